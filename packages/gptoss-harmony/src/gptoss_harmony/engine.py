@@ -218,7 +218,9 @@ class EngineSpec:
     def __post_init__(self) -> None:
         """Refuse features that the contract does not know."""
         if unknown := self.supports - FEATURES:
-            raise ValueError(f"unknown engine features {sorted(unknown)}; known: {sorted(FEATURES)}")
+            raise ValueError(
+                f"unknown engine features {sorted(unknown)}; known: {sorted(FEATURES)}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,12 @@
 ```
 HarmonyError
 ├── UsageError           a flag or argument that makes no sense
-├── NotInstalled         an optional package, extra or program is missing; the message has the pip line
+├── NotInstalled         an optional package, extra or program is missing
 ├── ConversationError    a conversation or schema that cannot be rendered
 ├── ParseError           tokens that are not harmony (strict mode only)
 ├── GrammarError         a schema or grammar that cannot be enforced
 ├── CheckpointError      a folder, header, shape or scale that is not a gpt-oss checkpoint
-├── ToolError            a tool that cannot be built or found (a failing call is a message, not an error)
+├── ToolError            a tool that cannot be built or found
 └── EngineError          an engine failed while it served a request
     ├── Unsupported      the engine does not have what was asked, by name
     ├── ContextOverflow  prompt and answer do not fit the context
@@ -28,7 +28,7 @@ class UsageError(HarmonyError):
 
 
 class NotInstalled(HarmonyError):
-    """An optional package, extra or program is missing; the message has the line that installs it."""
+    """An optional package, extra or program is missing; the message has the pip line."""
 
 
 class ConversationError(HarmonyError):

@@ -35,7 +35,9 @@ def options_parser(engine: str) -> argparse.ArgumentParser:
     hints = get_type_hints(options)
     parser = _Parser(prog=f"engine {engine}", add_help=False, allow_abbrev=False)
     for entry in fields(options):
-        parser.add_argument(f"--{entry.name.replace('_', '-')}", **_argument(entry, hints[entry.name]))
+        parser.add_argument(
+            f"--{entry.name.replace('_', '-')}", **_argument(entry, hints[entry.name])
+        )
     return parser
 
 

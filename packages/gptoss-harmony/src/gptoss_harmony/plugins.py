@@ -127,6 +127,7 @@ def open_engine(name: str, checkpoint: str, **options: Any) -> Engine:
     known = {field.name for field in fields(engine.Options)}
     if unknown := sorted(set(options) - known):
         raise UsageError(
-            f"engine {name!r} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}"
+            f"engine {name!r} has no option {', '.join(unknown)}; "
+            f"it has: {', '.join(sorted(known))}"
         )
     return engine.open(str(checkpoint), engine.Options(**options))

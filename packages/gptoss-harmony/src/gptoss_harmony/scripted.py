@@ -178,8 +178,8 @@ class ScriptedEngine:
             raise EngineError(f"a prompt is one or more token ids below {VOCABULARY_SIZE}")
         if room <= 0:
             raise ContextOverflow(
-                f"the prompt has {len(prompt.tokens)} tokens but the context {self._options.context}; "
-                "shorten it or raise --context"
+                f"the prompt has {len(prompt.tokens)} tokens but the context has "
+                f"{self._options.context}; shorten it or raise --context"
             )
         limit = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
         if limit == 0:

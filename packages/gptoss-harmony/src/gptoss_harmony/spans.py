@@ -15,7 +15,7 @@ class Span:
         role: system, developer, user, assistant or tool.
         channel: analysis, commentary or final; None where the message names none.
         message: index of the message in the rendered conversation (dropped messages do not count).
-        tool: name of the tool that wrote the message or is called by it, for example `browser.open`.
+        tool: the tool that wrote the message or is called by it, for example `browser.open`.
         heading: the Markdown heading above the range inside a system or developer message,
             for example `# Tools`; None outside.
     """

@@ -135,7 +135,9 @@ class EngineContract:
 
     def test_cancel_wakes_a_waiting_reader(self, engine: Engine) -> None:
         """Cancelling from another thread ends the answer; doing it again does nothing."""
-        generation = engine.generate(self.prompt, self.greedy(max(1, engine.spec.context_length // 2)))
+        generation = engine.generate(
+            self.prompt, self.greedy(max(1, engine.spec.context_length // 2))
+        )
         first = next(generation)
         timer = threading.Timer(0.05, generation.cancel)
         timer.start()
@@ -243,14 +245,14 @@ class EngineContract:
     def assert_raises(self, kind: type[EngineError], generation: Generation) -> None:
         """The first `next()` raises `kind` with a message, and the generation is over."""
         try:
-            next(generation)
-        except kind as error:
-            assert str(error), "the error says nothing"
-            assert next(generation, None) is None
-            return
+            output = next(generation)
         except HarmonyError as error:
-            raise AssertionError(f"expected {kind.__name__}, got {error!r}") from error
-        raise AssertionError(f"expected {kind.__name__}, got a token")
+            failure = error
+        else:
+            raise AssertionError(f"expected {kind.__name__}, got {output!r}")
+        assert isinstance(failure, kind), f"expected {kind.__name__}, got {failure!r}"
+        assert str(failure), "the error says nothing"
+        assert next(generation, None) is None
 
 
 class ToolContract:
@@ -265,7 +267,7 @@ class ToolContract:
         assert isinstance(tool.instruction(), str)
 
     def test_await_and_async_for_agree_in_form(self, tool: Tool) -> None:
-        """Both ways of reading give messages of the tool to the assistant, on the call's channel."""
+        """Both ways of reading give messages to the assistant, on the channel of the call."""
 
         async def collect() -> tuple[list[Message], list[Message]]:
             listed = await tool.process(self.good_call)
