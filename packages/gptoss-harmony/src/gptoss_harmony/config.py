@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 from gptoss_harmony.errors import CheckpointError
 
-MXFP4_BLOCK = 32  # elements that share a scale; the input width of every expert matrix is a multiple
+MXFP4_BLOCK = (
+    32  # elements that share a scale; the input width of every expert matrix is a multiple
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,14 @@ class ModelConfig:
                 f"config: experts_per_token ({self.experts_per_token}) exceeds "
                 f"num_experts ({self.num_experts})"
             )
+        for name in ("hidden_size", "intermediate_size"):
+            if getattr(self, name) % MXFP4_BLOCK:
+                raise CheckpointError(
+                    f"config: {name} ({getattr(self, name)}) must be a multiple of {MXFP4_BLOCK}, "
+                    "because MXFP4 blocks run along it"
+                )
+        if self.head_dim % 2:
+            raise CheckpointError(f"config: head_dim ({self.head_dim}) must be even (rotary pairs)")
 
     @property
     def max_context_length(self) -> int:
