@@ -12,7 +12,7 @@ with CheckpointWriter(folder, config, layout="original") as writer:
 ```
 
 The files grow in a hidden folder beside the target, which takes the target's name when everything
-is there and is removed when anything fails.
+is there and is removed when anything fails. Several threads may write, each its own tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,8 +101,7 @@ class CheckpointWriter:
         self._specs = {spec.name: spec for spec in tensor_specs(config, layout)}
         self._rows_written = dict.fromkeys(self._specs, 0)
         self._shards = _plan_shards(self._specs.values(), max_shard_bytes)
-        self._places: dict[str, tuple[BinaryIO, Entry]] = {}
-        self._files: list[BinaryIO] = []
+        self._places: dict[str, tuple[Path, Entry]] = {}
         self._partial = self.folder.with_name(
             f".{self.folder.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
         )
@@ -188,21 +187,22 @@ class CheckpointWriter:
     def _start_shard(self, name: str, tensors: list[Stored]) -> None:
         """Create one file at its full length, with its header."""
         header, entries = build_header((t.name, t.dtype, t.shape) for t in tensors)
-        file = (self._partial / name).open("w+b")
-        self._files.append(file)
-        file.write(header)
-        file.truncate(entries[-1].stop)
-        self._places.update({entry.name: (file, entry) for entry in entries})
+        path = self._partial / name
+        with path.open("wb") as file:
+            file.write(header)
+            file.truncate(entries[-1].stop)
+        self._places.update({entry.name: (path, entry) for entry in entries})
 
     def _write_rows(self, stored: Stored, rows: NDArray[Any], offset: int) -> None:
         """Put rows of a stored tensor at their place; `offset` counts rows."""
-        file, entry = self._places[stored.name]
+        path, entry = self._places[stored.name]
         if stored.transposed:
             rows = rows.swapaxes(-1, -2)
         rows = np.ascontiguousarray(rows)
         row_bytes = (entry.stop - entry.start) // stored.shape[0]
-        file.seek(entry.start + offset * row_bytes)
-        file.write(rows.reshape(-1).view(np.uint8).data)
+        with path.open("r+b") as file:  # a handle of its own, so that threads do not meet
+            file.seek(entry.start + offset * row_bytes)
+            file.write(rows.reshape(-1).view(np.uint8).data)
 
     def _write_json_files(self) -> None:
         """config.json, and for Hugging Face the generation defaults and, if sharded, the index."""
@@ -234,21 +234,15 @@ class CheckpointWriter:
                 f"{self.folder} was not written: {len(unfinished)} tensors are incomplete: "
                 + ", ".join(unfinished[:20])
             )
-        for file in self._files:
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+        for name in self._shards:
+            with (self._partial / name).open("r+b") as file:
+                os.fsync(file.fileno())
         if self.folder.exists():
             self.folder.rmdir()  # empty, as checked; rename cannot replace it everywhere
         self._partial.rename(self.folder)
 
     def _discard(self) -> None:
-        """Close the files and remove the hidden folder, if it is still there."""
-        for file in self._files:
-            try:
-                file.close()
-            except OSError:  # a full disk reports once more on close; the file goes anyway
-                continue
+        """Remove the hidden folder, if it is still there."""
         shutil.rmtree(self._partial, ignore_errors=True)
 
 

@@ -95,12 +95,13 @@ def unpack(
     pairs = _pair_table(kind)
     powers = np.ldexp(np.ones(NAN_SCALE, kind), np.arange(NAN_SCALE) - _BIAS)
     flat_blocks, flat_scales = blocks.reshape(-1, _BYTES), scales.reshape(-1)
-    out = np.empty((len(flat_scales), _BYTES, 2), kind)
+    out = np.empty((len(flat_scales), MXFP4_BLOCK), kind)
     for start in range(0, len(flat_scales), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        np.take(pairs, flat_blocks[chunk], axis=0, out=out[chunk])  # (n, 16, 2)
+        # mode="clip" only spares numpy a checked copy: a byte is always within the 256 pairs.
+        np.take(pairs, flat_blocks[chunk], out=out[chunk].view(pairs.dtype), mode="clip")
         with np.errstate(over="ignore"):
-            out[chunk] *= powers[flat_scales[chunk], None, None]
+            out[chunk] *= powers[flat_scales[chunk], None]  # (n, 32)
     return out.reshape(*blocks.shape[:-2], blocks.shape[-2] * MXFP4_BLOCK)
 
 
@@ -170,7 +171,8 @@ def _quantize(
 
 
 def _pair_table(dtype: np.dtype[Any]) -> NDArray[Any]:
-    """(256, 2): the two values that a byte holds, low nibble first."""
+    """(256,): the two values that a byte holds, low nibble first, as one complex number."""
     values = np.array([*VALUES, *(-value for value in VALUES)], dtype)
     byte = np.arange(256)
-    return np.stack([values[byte & 15], values[byte >> 4]], axis=1)
+    pairs = np.stack([values[byte & 15], values[byte >> 4]], axis=1)  # (256, 2)
+    return pairs.view(np.result_type(dtype, np.complex64))[:, 0]

@@ -16,6 +16,7 @@ import os
 import statistics
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from gptoss_harmony import bfloat16, mxfp4
 from gptoss_harmony.checkpoint_writer import CheckpointWriter
 from gptoss_harmony.config import MXFP4_BLOCK, ModelConfig
-from gptoss_harmony.layout import Layout, tensor_specs
+from gptoss_harmony.layout import Layout, TensorSpec, tensor_specs
 
 _CHUNK_BYTES = 16 << 20
 _CODE_RMS = 2.926  # root mean square of the 16 code values
@@ -65,6 +66,7 @@ def random_checkpoint(
     seed: int = 0,
     layout: Layout = "original",
     max_shard_bytes: int | None = None,
+    threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Write a checkpoint of random weights.
@@ -75,7 +77,9 @@ def random_checkpoint(
         seed: same seed, same weights.
         layout: which layout to write.
         max_shard_bytes: None writes one file.
-        progress: called with the number of bytes after each piece.
+        threads: how many tensors are made at once (about 50 MiB each); None means a thread per
+            core, at most 8. The weights do not depend on it.
+        progress: called with the number of bytes of each finished tensor.
 
     Returns:
         The folder.
@@ -84,12 +88,21 @@ def random_checkpoint(
         CheckpointError: the folder is taken or the disk too small.
     """
     quantiles = _normal_quantiles()
-    with CheckpointWriter(folder, config, layout=layout, max_shard_bytes=max_shard_bytes) as writer:
-        for spec in tensor_specs(config, layout):
-            for rows in _tensor_rows(spec.name, spec.shape, seed, quantiles):
-                writer.append(spec.name, rows)
-                if progress is not None:
-                    progress(rows.nbytes)
+
+    def write(spec: TensorSpec) -> int:
+        written = 0
+        for rows in _tensor_rows(spec.name, spec.shape, seed, quantiles):
+            writer.append(spec.name, rows)
+            written += rows.nbytes
+        return written
+
+    with (
+        CheckpointWriter(folder, config, layout=layout, max_shard_bytes=max_shard_bytes) as writer,
+        ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool,
+    ):
+        for written in pool.map(write, tensor_specs(config, layout)):
+            if progress is not None:
+                progress(written)
     return writer.folder
 
 
@@ -132,7 +145,7 @@ def _random_bf16(
     step = max(1, _CHUNK_BYTES // (2 * row))
     for start in range(0, shape[0], step):
         count = min(step, shape[0] - start)
-        draws = np.frombuffer(generator.bytes(2 * count * row), np.uint16)
+        draws = _random_bytes(generator, 2 * count * row).view(np.uint16)
         yield table[draws].reshape(count, *shape[1:])
 
 
@@ -140,7 +153,7 @@ def _random_blocks(name: str, shape: tuple[int, ...], seed: int) -> Iterator[NDA
     """Uniform codes, one expert at a time."""
     generator = _generator(name, seed)
     for _ in range(shape[0]):
-        data = np.frombuffer(generator.bytes(math.prod(shape[1:])), np.uint8)
+        data = _random_bytes(generator, math.prod(shape[1:]))
         yield data.reshape(1, *shape[1:])
 
 
@@ -151,13 +164,19 @@ def _random_scales(name: str, shape: tuple[int, ...], seed: int) -> Iterator[NDA
     choices = np.array([middle - 1, middle, middle, middle + 1], np.uint8)
     generator = _generator(name, seed)
     for _ in range(shape[0]):
-        draws = np.frombuffer(generator.bytes(math.prod(shape[1:])), np.uint8)
+        draws = _random_bytes(generator, math.prod(shape[1:]))
         yield choices[draws & 3].reshape(1, *shape[1:])
 
 
 def _generator(name: str, seed: int) -> np.random.Generator:
     """A stream of its own for every tensor, so that the order of writing does not matter."""
     return np.random.Generator(np.random.SFC64([seed, zlib.crc32(name.encode())]))
+
+
+def _random_bytes(generator: np.random.Generator, count: int) -> NDArray[np.uint8]:
+    """Uniform bytes, six times as fast as `generator.bytes`."""
+    words = generator.integers(0, 1 << 64, -(-count // 8), dtype=np.uint64)
+    return words.view(np.uint8)[:count]
 
 
 def _normal_quantiles() -> NDArray[np.float32]:
