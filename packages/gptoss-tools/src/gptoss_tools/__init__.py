@@ -1,0 +1,1 @@
+"""The three tools that gpt-oss was trained with, for any agent."""

@@ -1,0 +1,1 @@
+"""The browser: pages, their text, links and citations, over any backend."""

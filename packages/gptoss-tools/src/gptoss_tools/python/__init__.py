@@ -1,0 +1,1 @@
+"""The python tool and the jails that its code runs in."""
