@@ -4,11 +4,8 @@
 `PackedWeight`s (packed), whose item e is expert e's matrix, expanded when it is asked for. The
 equation below is the same for both: each expert that was chosen is taken once, for all its tokens.
 
-MXFP4: 32 consecutive elements of a row share a scale; a byte holds the even element in its low
-nibble and the odd one in its high nibble; value = code * 2^(scale - 127).
-
 Dimensions: T tokens, N model width, I expert width, E experts, K experts chosen per token,
-B blocks of 32 elements in a row.
+B MXFP4 blocks of 32 elements in a row.
 """
 
 from __future__ import annotations
@@ -20,10 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gptoss_core import ops
-
-# Sign, two exponent bits, one mantissa bit (OCP Microscaling Formats 1.0, section 5.3.3).
-CODES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+from gptoss_core import mxfp4, ops
+from gptoss_harmony.config import MXFP4_BLOCK
 
 
 class PackedWeight(nn.Module):
@@ -44,13 +39,18 @@ class PackedWeight(nn.Module):
         super().__init__()
         self.register_buffer("blocks", blocks)
         self.register_buffer("scales", scales)
-        pairs, powers = tables(dtype)
-        self.register_buffer("pairs", pairs.to(blocks.device), persistent=False)
-        self.register_buffer("powers", powers.to(blocks.device), persistent=False)
+        pairs, powers = mxfp4.tables(dtype, blocks.device)
+        self.register_buffer("pairs", pairs, persistent=False)
+        self.register_buffer("powers", powers, persistent=False)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(E, rows, columns) of the expanded matrices."""
+        return torch.Size((*self.scales.shape[:2], MXFP4_BLOCK * self.scales.shape[2]))
 
     def __getitem__(self, expert: int) -> Tensor:
         """Expert's matrix: (rows, columns)."""
-        return unpack(self.blocks[expert], self.scales[expert], self.pairs, self.powers)
+        return mxfp4.unpack(self.blocks[expert], self.scales[expert], self.pairs, self.powers)
 
 
 ExpertWeight: TypeAlias = nn.Parameter | PackedWeight
@@ -59,44 +59,13 @@ ExpertWeight: TypeAlias = nn.Parameter | PackedWeight
 def empty_weight(
     shape: tuple[int, int, int], experts: str, *, device: torch.device, dtype: torch.dtype
 ) -> ExpertWeight:
-    """A weight of (E, rows, columns) to be filled: random if dense, all zero if packed."""
+    """A weight of (E, rows, columns) to be filled: a parameter, or packed zeros."""
     if experts == "dense":
         return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
     count, rows, columns = shape
-    blocks = torch.zeros(count, rows, columns // 32, 16, device=device, dtype=torch.uint8)
-    scales = torch.zeros(count, rows, columns // 32, device=device, dtype=torch.uint8)
+    blocks = torch.zeros(count, rows, columns // MXFP4_BLOCK, 16, device=device, dtype=torch.uint8)
+    scales = torch.zeros(count, rows, columns // MXFP4_BLOCK, device=device, dtype=torch.uint8)
     return PackedWeight(blocks, scales, dtype=dtype)
-
-
-def tables(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What unpacking looks up: (256, 2) values of a byte's two codes, (256,) powers of a scale.
-
-    The power of scale 255 is NaN, as the format says; loaders refuse it before it gets here.
-    """
-    byte = torch.arange(256, device="cpu")
-    codes = torch.tensor(CODES, device="cpu")
-    pairs = torch.stack([codes[byte & 15], codes[byte >> 4]], dim=-1)
-    powers = torch.ldexp(torch.ones(256, dtype=torch.float64, device="cpu"), byte - 127)
-    powers[255] = torch.nan
-    return pairs.to(dtype), powers.to(dtype)
-
-
-def unpack(blocks: Tensor, scales: Tensor, pairs: Tensor, powers: Tensor) -> Tensor:
-    """Expand MXFP4 to the dtype of the tables.
-
-    Args:
-        blocks: (rows, B, 16) uint8.
-        scales: (rows, B) uint8.
-        pairs: (256, 2) from `tables`.
-        powers: (256,) from `tables`.
-
-    Returns:
-        (rows, 32 B).
-    """
-    rows, columns = blocks.shape[0], 32 * blocks.shape[1]
-    values = pairs.index_select(0, blocks.reshape(-1).int())  # (rows B 16, 2)
-    powers = powers[scales.int()]  # (rows, B)
-    return (values.view(rows, -1, 32).mul_(powers[..., None])).view(rows, columns)
 
 
 def matrices(weight: ExpertWeight) -> Sequence[Tensor] | PackedWeight:

@@ -87,8 +87,9 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """(..., T, N) -> (..., T, N), the residual included."""
-        qkv = self.qkv(self.norm(x)).unflatten(-1, (-1, self.head_dim))  # (..., T, H + 2 G, D)
-        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=-2)
+        qkv = self.qkv(self.norm(x))  # (..., T, (H + 2 G) D)
+        qkv = qkv.view(*x.shape[:-1], -1, self.head_dim)  # (..., T, H + 2 G, D)
+        q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=-2)
         out, lse = attend(self.layer, apply_rope(q, cos, sin), apply_rope(k, cos, sin), v)
         out = ops.apply_sink(out, lse, self.sinks).flatten(-2)  # (..., T, H D)
         return x + self.plan.sum_attention(self.out(out.to(x.dtype)))
@@ -314,7 +315,7 @@ class Transformer(nn.Module):
                 f"position {last} lies past the context of {self.config.max_context_length} "
                 "tokens; shorten the prompt or the answer"
             )
-        x = self.embedding(tokens)  # (..., T, N)
+        x: Tensor = self.embedding(tokens)  # (..., T, N)
         cos, sin = rope_tables(self.config, positions)
         for block in self.block:
             x = block(x, cos, sin, attend)
@@ -333,7 +334,7 @@ class Transformer(nn.Module):
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             window, outs, lses = self.config.window(layer), [], []
-            pieces = (tensor.split(list(lengths)) for tensor in (q, k, v))
+            pieces = (torch.split(tensor, list(lengths)) for tensor in (q, k, v))
             for cache, new_q, new_k, new_v in zip(caches, *pieces, strict=True):
                 start = cache.length
                 cache.append(layer, new_k, new_v)

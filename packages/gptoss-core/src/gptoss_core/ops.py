@@ -74,7 +74,8 @@ def attention(
     """
     *batch, num_queries, heads, dim = q.shape
     groups = k.shape[-2]
-    q = q.unflatten(-2, (groups, heads // groups)).float() * dim**-0.5  # (..., Tq, G, M, D)
+    q = q.reshape(*q.shape[:-2], groups, heads // groups, dim)  # (..., Tq, G, M, D)
+    q = q.float() * dim**-0.5
     k, v = k.float(), v.float()
     parts = [
         _attend(q[..., rows, :, :, :], k, v, window, offset + rows.start)
@@ -204,4 +205,6 @@ def unembed(x: Tensor, weight: Tensor) -> Tensor:
     if weight.dtype == torch.float32:
         return functional.linear(wide, weight)
     rows = max(1, UNEMBED_ELEMENTS // weight.shape[1])
-    return torch.cat([functional.linear(wide, part.float()) for part in weight.split(rows)], dim=-1)
+    return torch.cat(
+        [functional.linear(wide, part.float()) for part in torch.split(weight, rows)], dim=-1
+    )
