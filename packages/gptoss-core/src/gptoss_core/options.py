@@ -1,0 +1,101 @@
+"""The options of engine `torch`; command lines make a flag of each field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from gptoss_harmony.errors import UsageError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchOptions:
+    """How to load and serve a checkpoint. The help texts below say what each field does."""
+
+    device: str = field(
+        default="auto", metadata={"help": "cpu, cuda, cuda:1, mps; auto: cuda, else mps, else cpu"}
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
+        default="auto", metadata={"help": "of weights and activations; auto: bfloat16"}
+    )
+    experts: Literal["packed", "dense"] = field(
+        default="packed",
+        metadata={
+            "help": "packed keeps MXFP4 in memory; dense expands: faster, 4 times the memory"
+        },
+    )
+    context: int | None = field(
+        default=None,
+        metadata={"help": "most tokens of prompt and answer; unset: what the model has"},
+    )
+    max_batch: int = field(default=16, metadata={"help": "most requests that run at once"})
+    prefill_chunk: int = field(
+        default=1024, metadata={"help": "tokens that one step takes through the model"}
+    )
+    kv_memory: float | None = field(
+        default=None,
+        metadata={"help": "GiB for keys and values; unset: a share of what is free after loading"},
+    )
+    prefix_reuse: bool = field(
+        default=True,
+        metadata={"help": "keep the caches of finished requests for prompts like them"},
+    )
+    deterministic: bool = field(
+        default=False,
+        metadata={
+            "help": "same tokens whatever else runs; costs batching and prefix reuse: each request "
+            "goes through the model alone"
+        },
+    )
+    threads: int | None = field(
+        default=None, metadata={"help": "CPU threads; unset: what PyTorch chooses"}
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work, naming the field."""
+        least = {"context": 1, "max_batch": 1, "prefill_chunk": 1, "threads": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise UsageError(f"{name} must be at least {bound}, not {value}")
+        if self.kv_memory is not None and not 0 < self.kv_memory < float("inf"):
+            raise UsageError(f"kv_memory must be a positive number of GiB, not {self.kv_memory}")
+        if self.dtype not in ("auto", *DTYPES):
+            raise UsageError(f"dtype must be auto, {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.experts not in ("packed", "dense"):
+            raise UsageError(f"experts must be packed or dense, not {self.experts!r}")
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn an option into a device that is there.
+
+    Raises:
+        UsageError: no such device in this computer, or no such kind of device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"there is no device {name!r}; use auto, cpu, cuda or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"the model does not run on {name!r}; use auto, cpu, cuda or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {name} was asked for, but PyTorch sees {torch.cuda.device_count()} CUDA GPUs "
+            "here; use --device cpu, or install a PyTorch build for your GPU"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device mps was asked for, but this computer has no Metal GPU; use cpu")
+    return device
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """Turn an option into a dtype; the weights were published in bf16, so auto keeps that."""
+    return torch.bfloat16 if name == "auto" else DTYPES[name]
