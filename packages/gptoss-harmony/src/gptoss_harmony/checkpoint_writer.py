@@ -163,6 +163,17 @@ class CheckpointWriter:
             raise _write_failed(self.folder, error) from error
         self._rows_written[name] = last
 
+    def add_file(self, path: Path) -> None:
+        """Copy a small file, such as a tokenizer, beside the weights under its own name.
+
+        Raises:
+            CheckpointError: it cannot be read or written.
+        """
+        try:
+            shutil.copyfile(path, self._partial / path.name)
+        except OSError as error:
+            raise _write_failed(self.folder, error) from error
+
     def _check_target(self) -> None:
         """Refuse a taken folder and a disk that is too small, before anything is written."""
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
