@@ -1,0 +1,74 @@
+"""Which tokens get learned rows: `python -m recipe.kept --out rows.npy`.
+
+Every special token that harmony uses, the 256 bytes, the numbers of one to three digits, everything
+that the templates say, the names that people try first; then the lowest ids, which are the most
+frequent merges of the vocabulary, until the table is full. Held-out names are never among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from gptoss_harmony.tokens import SPECIAL_TOKENS
+from numpy.typing import NDArray
+
+from recipe.mixture import draw
+from recipe.render import COPIED, Renderer
+from recipe.words import FAMOUS, FAMOUS_FAMILY, Words
+
+ROWS = 8192
+SAMPLE = 4000  # conversations that are looked through for template tokens
+OFTEN = 4  # conversations that a token must occur in
+
+
+def kept_rows(renderer: Renderer, count: int = ROWS) -> NDArray[np.uint32]:
+    """Return the ids of the learned rows, sorted."""
+    words = Words(renderer.encode)
+    kept = set(SPECIAL_TOKENS.values()) | set(range(256))
+    for token, text in enumerate(renderer.encoding.token_bytes[:199_998]):
+        if text.isdigit() and text.isascii():
+            kept.add(token)
+    for name in (*FAMOUS, *FAMOUS_FAMILY):
+        kept.update(renderer.encode(name), renderer.encode(" " + name))
+    kept.update(_of_templates(renderer, words))
+    kept.difference_update(words.held_out_ids().tolist())
+    barred = set(words.held_out_ids().tolist())
+    for token in range(199_998):
+        if len(kept) >= count:
+            break
+        if token not in barred:
+            kept.add(token)
+    if len(kept) != count:
+        raise ValueError(f"{len(kept)} tokens must be kept, which is more than {count} rows")
+    return np.array(sorted(kept), dtype=np.uint32)
+
+
+def _of_templates(renderer: Renderer, words: Words) -> set[int]:
+    """Tokens that are no copied names, in many conversations."""
+    seen: Counter[int] = Counter()
+    for index in range(SAMPLE):
+        document = draw(random.Random(f"kept {index}"), words).document(renderer)
+        pairs = zip(document.tokens, document.labels, strict=True)
+        seen.update({token for token, label in pairs if not label & COPIED})
+    return {token for token, times in seen.items() if times >= OFTEN}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the list as an npy file, and the held-out names beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "rows.npy")
+    out = parser.parse_args(argv).out
+    renderer = Renderer()
+    np.save(out, kept_rows(renderer))
+    held = Words(renderer.encode).held_out_ids().astype(np.uint32)
+    np.save(out.with_name("heldout.npy"), held)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""One family of conversations a file; each has `make(rng, words, effort) -> Episode`."""

@@ -1,0 +1,202 @@
+"""Names drawn from the whole vocabulary, split into a training part and a held-out part.
+
+A name can be copied only token by token, and the vocabulary writes ` Paris` in a sentence and
+`Paris` in JSON with different tokens. `agrees` tells whether a name has the same pieces in both
+places up to the form of the first; most names that are drawn here do.
+
+The split is by the name itself: a name whose hash falls into the held-out sixteenth is never drawn
+for training, and never the target of a renaming in the trainer.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gptoss_harmony.nano_rows import token_forms, token_texts, token_words
+
+Encode = Callable[[str], list[int]]
+
+HELD_OUT_SHARE = 16
+LEARNED_BELOW = 10_000  # single-token names below this id mostly have a learned row
+
+# Words that carry meaning in the templates: no name may be one of them.
+STOP_WORDS = frozenset(
+    ["a", "about", "add", "after", "all", "also", "an", "analysis", "and", "any", "are", "argument", "arguments", "array", "as", "ask", "assistant", "at", "be", "begin", "body", "boolean", "browser", "but", "by", "call", "calls", "change", "channel", "code", "commentary", "compute", "create", "cursor", "def", "default", "delete", "developer", "do", "done", "end", "enum", "error", "extract", "false", "field", "fields", "file", "final", "find", "for", "from", "function", "functions", "get", "give", "has", "have", "help", "how", "i", "id", "if", "in", "insert", "into", "is", "it", "item", "items", "json", "key", "keys", "l", "line", "lines", "list", "loc", "look", "match", "my", "name", "namespace", "new", "no", "none", "not", "null", "number", "object", "of", "off", "on", "one", "open", "or", "page", "parameter", "parameters", "patch", "pattern", "please", "print", "prop", "properties", "property", "python", "query", "remove", "repeat", "replace", "required", "result", "results", "return", "run", "say", "schema", "search", "set", "string", "system", "text", "than", "that", "the", "their", "then", "there", "these", "this", "to", "tool", "tools", "true", "turn", "type", "update", "url", "use", "user", "using", "value", "values", "viewing", "want", "was", "web", "what", "when", "where", "which", "who", "will", "with", "write", "yes", "you", "your"]
+)
+
+# Names that people try first. They are always in the training part.
+FAMOUS = ["Alice", "Bob", "Maria", "Anna", "Peter", "John", "Emma", "Ada", "Grace", "Alan", "Linus", "Marie", "Paul", "Laura", "David", "Sofia", "Tom", "Julia", "Max", "Eva", "Ahmed", "Wei", "Yuki", "Olga", "Ivan", "Carlos", "Lucia", "Priya", "Omar", "Nina", "Paris", "London", "Berlin", "Madrid", "Rome", "Lisbon", "Vienna", "Tokyo", "Oslo", "Dublin", "Athens", "Cairo", "Delhi", "Boston", "Chicago", "Prague", "Warsaw", "Zurich", "Geneva", "Milan", "Munich", "Hamburg", "Seattle", "Toronto", "Sydney", "Kyoto", "Seoul", "Lima", "Quito", "Helsinki", "Stockholm", "Copenhagen", "Brussels", "Amsterdam", "Barcelona", "Lyon", "Nice", "Porto", "Naples", "Krakow", "Budapest", "Bucharest", "Istanbul", "Nairobi", "Lagos"]
+FAMOUS_FAMILY = ["Smith", "Jones", "Garcia", "Lopez", "Müller", "Rossi", "Silva", "Kim", "Tanaka", "Novak", "Ivanov", "Martin", "Lovelace", "Hopper", "Turing", "Curie", "Einstein", "Newton", "Darwin", "Brown", "Taylor", "Wilson", "Chen", "Singh", "Khan", "Ali", "Costa"]
+
+# Parameter names that real tools use; mixed with identifiers that nobody has seen.
+PARAMETERS = """city country location place person title subject message content topic category
+language currency unit color size format email address street zip phone date day month year time
+start stop end_date start_date duration amount price quantity count limit offset width height weight
+distance temperature speed level priority status label tags notes path folder source target origin
+destination customer product order_id account verbose recursive enabled public urgent""".split()
+
+# What people ask about a thing.
+ATTRIBUTES = """height length population area age capital mayor founder owner color price weight depth
+speed director author language currency width president anthem sponsor manager opening_year
+temperature altitude distance champion""".split()
+
+# Fields of the records that extraction knows by meaning.
+FIELDS = """name age city company job country email phone hobby customer product quantity price date
+address event time speaker""".split()
+
+# Names with a meaning of their own are taught, whatever their hash.
+TAUGHT = frozenset(
+    part.casefold()
+    for name in (*FAMOUS, *FAMOUS_FAMILY, *PARAMETERS, *ATTRIBUTES, *FIELDS)
+    for part in (name, *name.split("_"))
+)
+
+
+def held_out(name: str) -> bool:
+    """Whether a name belongs to the held-out sixteenth."""
+    folded = name.casefold()
+    return zlib.crc32(folded.encode()) % HELD_OUT_SHARE == 0 and folded not in TAUGHT
+
+
+class Words:
+    """Draws names; everything follows from the random generator that is passed in.
+
+    Args:
+        encode: ordinary tokenisation of a text.
+        part: "train" or "held".
+        rows: ids with a learned row. Given together with `inside`, restricts all names to learned
+            rows (True) or gives every name at least one token without (False).
+    """
+
+    def __init__(
+        self,
+        encode: Encode,
+        *,
+        part: str = "train",
+        rows: Sequence[int] | None = None,
+        inside: bool | None = None,
+    ) -> None:
+        self.encode = encode
+        self.held = part == "held"
+        self.rows = frozenset(int(row) for row in rows) if rows is not None else frozenset()
+        self.inside = inside
+        self.texts = token_texts()
+        words, forms = token_words(), token_forms()
+        spaced = set(words[: len(self.texts)][forms[: len(self.texts)] == ord(" ")].tolist())
+        bare, twins, tails = [], [], []
+        for token, text in enumerate(self.texts):
+            word = _letters(text)
+            if word is None or word.casefold() in STOP_WORDS:
+                continue
+            if held_out(word) and not self.held:
+                continue
+            bare.append(token)
+            if int(words[token]) in spaced and len(word) > 1:
+                twins.append(token)
+            if word.islower() and len(word) > 1:
+                tails.append(token)
+        self.bare = np.array(bare)
+        self.twins = np.array(twins)
+        self.ascii_twins = np.array([t for t in twins if self.texts[t].isascii()])
+        self.tails = np.array(tails)
+        self.spaced = np.array([t for t, text in enumerate(self.texts) if self._may_follow(text)])
+
+    def _may_follow(self, text: bytes) -> bool:
+        """Whether a token is a space and a word of this part."""
+        word = _letters(text[1:]) if text[:1] == b" " else None
+        return bool(word) and (self.held or not held_out(str(word)))
+
+    def agrees(self, name: str) -> bool:
+        """Whether the name has the same pieces after a space, up to the form of the first one."""
+        bare, spaced = self.encode(name), self.encode(" " + name)
+        if bare[1:] != spaced[1:]:
+            return False
+        first, other = token_words(np.array([bare[0], spaced[0]]))
+        return bool(first == other)
+
+    def admits(self, name: str) -> bool:
+        """Whether the name is in this part, allowed as a name, and inside or outside as asked."""
+        if held_out(name) != self.held or name.casefold() in STOP_WORDS:
+            return False
+        if self.inside is None:
+            return True
+        tokens = set(self.encode(name)) | set(self.encode(" " + name))
+        return (tokens <= self.rows) == self.inside
+
+    def _draw(self, rng: random.Random, propose: Callable[[], str]) -> str:
+        while True:
+            name = propose()
+            if self.admits(name) and self.agrees(name):
+                return name
+
+    def _pick(self, rng: random.Random, pool: np.ndarray) -> str:
+        """One token of a pool (sorted by id) as text; half of the draws from the common ids."""
+        stop = len(pool)
+        if self.inside or (self.inside is None and rng.random() < 0.5):
+            stop = int(np.searchsorted(pool, LEARNED_BELOW))
+        return self.texts[int(pool[rng.randrange(stop)])].decode()
+
+    def word(self, rng: random.Random) -> str:
+        """A name of one word, one to three tokens long, that can stand after a space or a quote."""
+
+        def propose() -> str:
+            kind = rng.random()
+            if kind < 0.12 and not self.held:
+                return rng.choice(FAMOUS)
+            first = self._pick(rng, self.twins)
+            if kind < 0.55:
+                return first
+            second = first + self._pick(rng, self.tails)
+            return second if kind < 0.9 else second + self._pick(rng, self.tails)
+
+        return self._draw(rng, propose)
+
+    def later(self, rng: random.Random) -> str:
+        """A word that only ever stands after a space: the second word of a name."""
+
+        def propose() -> str:
+            if not self.held and rng.random() < 0.15:
+                return rng.choice(FAMOUS_FAMILY)
+            return self._pick(rng, self.spaced)[1:]
+
+        while True:
+            name = propose()
+            if self.admits(name):
+                return name
+
+    def phrase(self, rng: random.Random, most: int = 3) -> str:
+        """A name of one to `most` words."""
+        count = rng.choice([1, 1, 2, 2, 3][: 2 * most - 1])
+        return " ".join([self.word(rng), *(self.later(rng) for _ in range(count - 1))])
+
+    def identifier(self, rng: random.Random, most: int = 3) -> str:
+        """A snake_case identifier of one to `most` parts."""
+
+        def propose() -> str:
+            count = rng.choice([1, 1, 2, 2, 3][: 2 * most - 1])
+            parts = [self._pick(rng, self.ascii_twins).lower() for _ in range(count)]
+            return "_".join(parts)
+
+        return self._draw(rng, propose)
+
+    def held_out_ids(self) -> np.ndarray:
+        """Ids that are held-out names on their own, in any form, int64 sorted."""
+        out = []
+        for token, text in enumerate(self.texts):
+            word = _letters(text if text[:1].isalpha() or text[0] >= 128 else text[1:])
+            if word and word.casefold() not in STOP_WORDS and held_out(word):
+                out.append(token)
+        return np.array(out, dtype=np.int64)
+
+
+def _letters(text: bytes) -> str | None:
+    """The text of a token that consists of letters only, else None."""
+    try:
+        word = text.decode()
+    except UnicodeDecodeError:
+        return None
+    return word if word.isalpha() else None
