@@ -362,7 +362,7 @@ class StreamParser:
         text = self._decode(held[1:] if held[0] == special.START else held)
         role = None if held[0] == special.START else "assistant"
         header, flaws = read_header(text, role)
-        known = header.channel in CHANNELS or (header.role in ROLES and header.role != "tool")
+        known = header.channel in CHANNELS or (role is None and header.role != "tool")
         sound = not any(flaw.kind in ("unknown_role", "extra_words") for flaw in flaws)
         return (text, role) if known and sound else None
 

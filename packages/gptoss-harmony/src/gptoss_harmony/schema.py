@@ -16,7 +16,6 @@ knows `type`, `enum` of strings, `items`, `properties`, `required`, `oneOf`, `nu
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,24 +59,41 @@ def json_text(value: Any) -> str:
         case bool() | None | str():
             return json.dumps(value, ensure_ascii=False)
         case int():
-            return str(value) if -(2**63) <= value < 2**64 else _float_text(float(value))
+            return str(value) if -(2**63) <= value < 2**64 else _float_text(value)
         case list():
             return f"[{','.join(map(json_text, value))}]"
     return "{" + ",".join(f"{json_text(k)}:{json_text(v)}" for k, v in value.items()) + "}"
 
 
-def _float_text(value: float) -> str:
-    """Shortest decimal, with an exponent only below 1e-5 and from 1e16 on."""
-    if not math.isfinite(value):
-        return "null"
-    text = repr(value)
+def _float_text(value: float | int) -> str:
+    """A number as a float: shortest decimal, an exponent only below 1e-5 and from 1e16 on."""
+    text = repr(_as_read_by_serde(repr(value)))
     mantissa, _, exponent = text.partition("e")
     if not exponent:
         return text
     if int(exponent) == -5:  # repr turns to exponents one decade earlier than serde_json
-        sign = "-" if value < 0 else ""
+        sign = "-" if mantissa.startswith("-") else ""
         return f"{sign}0.0000{mantissa.lstrip('-').replace('.', '')}"
     return f"{mantissa}e{int(exponent)}"
+
+
+def _as_read_by_serde(text: str) -> float:
+    """Parse a decimal as serde_json does: digits as a float, times or over a power of ten.
+
+    That is off by a unit in the last place for some numbers, so that a default of
+    1.1579208923731604e+77 is shown as 1.1579208923731603e77.
+    """
+    mantissa, _, exponent = text.lstrip("-").partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0") or "0"
+    power = int(exponent or 0) - len(fraction)
+    while int(digits) >= 2**64:
+        digits, power = digits[:-1], power + 1
+    value = float(int(digits))
+    while power < -308:
+        value, power = value / 1e308, power + 308
+    value = value * float(f"1e{power}") if power >= 0 else value / float(f"1e{-power}")
+    return -value if text.startswith("-") else value
 
 
 def _string_enum(schema: Mapping[str, Any]) -> list[str]:
