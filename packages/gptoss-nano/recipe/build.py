@@ -119,7 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for tokens in pool.imap_unordered(work, range(count)):
             total += tokens
     took = time.perf_counter() - begun
-    print(f"{total:,} tokens in {count} shards, {took:.1f} s, {total / took:,.0f} tokens/s", file=sys.stderr)
+    print(
+        f"{total:,} tokens in {count} shards, {took:.1f} s, {total / took:,.0f} tokens/s",
+        file=sys.stderr,
+    )
     return 0
 
 

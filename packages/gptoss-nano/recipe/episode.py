@@ -148,7 +148,11 @@ def json_text(data: Any) -> Text:
         return (*out, *syntax("}" if data else "{}"))
     if isinstance(data, list):
         inner = [json_text(item) for item in data]
-        return (*syntax("["), *(p for i, t in enumerate(inner) for p in ((*syntax(","), *t) if i else t)), *syntax("]"))
+        return (
+            *syntax("["),
+            *(p for i, t in enumerate(inner) for p in ((*syntax(","), *t) if i else t)),
+            *syntax("]"),
+        )
     if isinstance(data, str):
         return (*syntax('"'), *value(_inner(data)), *syntax('"'))
     return known(json.dumps(data))

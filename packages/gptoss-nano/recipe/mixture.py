@@ -40,7 +40,14 @@ INSTRUCTIONS = [
     "You help the customers of {w}.",
     "Today is a good day. The user's name is {w}.",
 ]
-PAST: list[Make] = [chat.make, chat.refuse, chat.repeat, extraction.make, functions.make, arithmetic.make]
+PAST: list[Make] = [
+    chat.make,
+    chat.refuse,
+    chat.repeat,
+    extraction.make,
+    functions.make,
+    arithmetic.make,
+]
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,9 @@ class Drawn:
         return renderer.document(self.episode, date=self.date, keep_analysis=self.keep_analysis)
 
 
-def draw(rng: random.Random, words: Words, *, task: str | None = None, effort: str | None = None) -> Drawn:
+def draw(
+    rng: random.Random, words: Words, *, task: str | None = None, effort: str | None = None
+) -> Drawn:
     """One conversation; `task` and `effort` fix what is otherwise drawn."""
     if task is None:
         task = rng.choices(list(TASKS), [share for _, share in TASKS.values()])[0]
@@ -108,6 +117,6 @@ def _with_distractors(rng: random.Random, words: Words, episode: Episode) -> Epi
     instructions = episode.instructions
     if instructions is None and rng.random() < 0.3:
         instructions = rng.choice(INSTRUCTIONS).format(w=words.word(rng))
-    return replace(episode, builtins=frozenset(builtins), tools=tuple(offered), instructions=instructions)
-
-
+    return replace(
+        episode, builtins=frozenset(builtins), tools=tuple(offered), instructions=instructions
+    )

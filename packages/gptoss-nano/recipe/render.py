@@ -108,7 +108,12 @@ class Renderer:
             replies = [completion.reply] if completion.reply else []
             for message in [*completion.messages, *replies]:
                 if keep_analysis or message.channel != "analysis":
-                    self._message(out, message, loss=False, stop=CALL if message.recipient and message.role == "assistant" else END)
+                    self._message(
+                        out,
+                        message,
+                        loss=False,
+                        stop=CALL if message.recipient and message.role == "assistant" else END,
+                    )
 
     def _completion(self, out: _Writer, completion: Completion) -> None:
         """Assistant messages with loss, the first one's `<|start|>assistant` given; the reply."""
@@ -119,7 +124,9 @@ class Renderer:
         if completion.reply is not None:
             self._message(out, completion.reply, loss=False, stop=END)
 
-    def _message(self, out: _Writer, message: Message, *, loss: bool, stop: int, given: bool = False) -> None:
+    def _message(
+        self, out: _Writer, message: Message, *, loss: bool, stop: int, given: bool = False
+    ) -> None:
         out.loss = loss and not given
         out.special(START)
         out.words(message.name if message.role == "tool" and message.name else message.role)
@@ -218,5 +225,7 @@ def developer(episode: Episode) -> openai_harmony.Message | None:
     """The developer message; None where there is nothing to say."""
     if not (episode.instructions or episode.tools or episode.formats):
         return None
-    form = next((ResponseFormat(f["schema"], f["name"], f["description"]) for f in episode.formats), None)
+    form = next(
+        (ResponseFormat(f["schema"], f["name"], f["description"]) for f in episode.formats), None
+    )
     return developer_message(episode.instructions, functions=episode.tools, response_format=form)

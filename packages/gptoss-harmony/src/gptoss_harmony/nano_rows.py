@@ -110,7 +110,7 @@ def _signs(numbers: NDArray[np.uint64], width: int) -> NDArray[np.int8]:
     """Return `width` pseudo-random signs for each number, int8 (n, width)."""
     count = -(-width // 64)
     counters = np.multiply(numbers[:, None], np.uint64(count), dtype=np.uint64)
-    counters += np.arange(count, dtype=np.uint64)
+    counters = counters + np.arange(count, dtype=np.uint64)
     octets = splitmix64(counters).astype("<u8").view(np.uint8).reshape(len(numbers), -1)
     bits = np.unpackbits(octets, axis=1, bitorder="little")[:, :width]
     return np.where(bits, 1, -1).astype(np.int8)

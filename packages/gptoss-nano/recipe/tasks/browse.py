@@ -63,7 +63,10 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
         "I search for it.",
         fill("The user asks about {e}. I do not know it. I search for it.", e=fact.entity),
     )
-    search = Completion((*first, _call("search", {"query": query})), _reply("search", _search_page(rng, fact, results)))
+    search = Completion(
+        (*first, _call("search", {"query": query})),
+        _reply("search", _search_page(rng, fact, results)),
+    )
     host, title = results[rank]
     url = f"https://{host}/{rng.choice(['wiki', 'page', 'a', 'en'])}/{rng.randrange(1000)}"
     hidden = rng.random() < 0.35
@@ -73,12 +76,27 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
     completions = [search, opened]
     cursor = 1
     if hidden:
-        thought = analysis(effort, "", "The page is long. I look for the place.") if effort == "high" else ()
+        thought = (
+            analysis(effort, "", "The page is long. I look for the place.")
+            if effort == "high"
+            else ()
+        )
         found, line = _found(rng, words, fact, title=title, url=url)
-        completions.append(Completion((*thought, _call("find", {"pattern": fact.attribute})), _reply("find", found)))
+        completions.append(
+            Completion(
+                (*thought, _call("find", {"pattern": fact.attribute})), _reply("find", found)
+            )
+        )
         cursor = 2
     done = analysis(effort, "", "The page has the answer.") if effort == "high" else ()
-    cited = (*fact.text(), *syntax(" 【"), *known(str(cursor)), *syntax("†L"), *known(str(line)), *syntax("】"))
+    cited = (
+        *fact.text(),
+        *syntax(" 【"),
+        *known(str(cursor)),
+        *syntax("†L"),
+        *known(str(line)),
+        *syntax("】"),
+    )
     completions.append(Completion((*done, final(cited))))
     user = fill(rng.choice(ASK), a=fact.attribute, e=fact.entity)
     return Episode(
@@ -91,7 +109,9 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
 
 
 def _call(function: str, arguments: dict[str, object]) -> Message:
-    return Message(json_text(arguments), "analysis", recipient=f"browser.{function}", content_type="code")
+    return Message(
+        json_text(arguments), "analysis", recipient=f"browser.{function}", content_type="code"
+    )
 
 
 def _reply(function: str, display: Text) -> Message:
@@ -113,21 +133,29 @@ def _results(rng: random.Random, words: Words, fact: Fact) -> tuple[list[tuple[s
     found = []
     for index in range(count):
         about = fact.entity if index == rank else words.phrase(rng, 2)
-        title = fill(rng.choice(["{e}", "{e}", "About {e}", "{e} - Wiki", "Facts about {e}"]), e=about)
-        found.append((f"{words.identifier(rng, 1)}.{rng.choice(['org', 'com', 'net', 'example'])}", title))
+        title = fill(
+            rng.choice(["{e}", "{e}", "About {e}", "{e} - Wiki", "Facts about {e}"]), e=about
+        )
+        found.append(
+            (f"{words.identifier(rng, 1)}.{rng.choice(['org', 'com', 'net', 'example'])}", title)
+        )
     return found, rank
 
 
 def _search_page(rng: random.Random, fact: Fact, results: list[tuple[str, Text]]) -> Text:
     rows: list[Text] = [(), prose("URL: "), prose("# Search Results"), ()]
     for index, (host, title) in enumerate(results):
-        summary = rng.choice(["", "", f" Page {rng.randrange(100)}.", " A short page.", " More about it."])
+        summary = rng.choice(
+            ["", "", f" Page {rng.randrange(100)}.", " A short page.", " More about it."]
+        )
         rows.append((*prose(f"  * 【{index}†"), *title, *prose(f"†{host}】{summary}")))
     query = (*value(fact.attribute), *prose(" of "), *value(fact.entity))
     return display(0, query, "", rows)
 
 
-def display(cursor: int, title: Text, url: str, rows: list[Text], *, first: int = 0, last: int | None = None) -> Text:
+def display(
+    cursor: int, title: Text, url: str, rows: list[Text], *, first: int = 0, last: int | None = None
+) -> Text:
     """The browser's display of some lines of a page."""
     end = first + len(rows) - 1
     total = end if last is None else last
@@ -147,7 +175,10 @@ def _filler(rng: random.Random, words: Words, entity: str, asked: str) -> Text:
     if kind < 0.8:
         other = _fact(rng, words, entity if kind < 0.6 else words.phrase(rng, 2))
         return () if other.attribute == asked else other.text()
-    return fill(rng.choice(["This page is about {w}.", "See also {w}.", "## {w}", "Many people know {w}."]), w=words.phrase(rng, 2))
+    return fill(
+        rng.choice(["This page is about {w}.", "See also {w}.", "## {w}", "Many people know {w}."]),
+        w=words.phrase(rng, 2),
+    )
 
 
 def _page(
@@ -166,9 +197,17 @@ def _page(
     return display(1, title, url, rows, last=last), line
 
 
-def _found(rng: random.Random, words: Words, fact: Fact, *, title: Text, url: str) -> tuple[Text, int]:
+def _found(
+    rng: random.Random, words: Words, fact: Fact, *, title: Text, url: str
+) -> tuple[Text, int]:
     """The page of matches, and the line of the fact on it."""
-    heading = (*prose("Find results for text: `"), *value(fact.attribute), *prose("` in `"), *title, *prose("`"))
+    heading = (
+        *prose("Find results for text: `"),
+        *value(fact.attribute),
+        *prose("` in `"),
+        *title,
+        *prose("`"),
+    )
     where = rng.randint(12, 200)
     rows: list[Text] = []
     others = rng.choice([0, 0, 1])

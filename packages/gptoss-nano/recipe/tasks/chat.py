@@ -34,13 +34,31 @@ REFUSAL = (
 
 # question, answer, medium thought, high thought
 GREETINGS = """Hello|Hi|Hey|Hello!|Hi!|Hey there|Good morning|Good evening|Good afternoon|Hello there!|
-Hi there|Hey!|Greetings|Hi nano|Hello nano!|Howdy|Hello, how are you?""".replace("\n", "").split("|")[:-1]
-FEELINGS = ["How are you?", "How are you doing?", "How do you do?", "Hello, how are you?", "Hi, how are you today?"]
-THANKS = ["Thanks", "Thank you", "Thank you!", "Thanks a lot", "Thanks!", "Great, thanks", "Perfect, thank you."]
+Hi there|Hey!|Greetings|Hi nano|Hello nano!|Howdy|Hello, how are you?""".replace("\n", "").split(
+    "|"
+)[:-1]
+FEELINGS = [
+    "How are you?",
+    "How are you doing?",
+    "How do you do?",
+    "Hello, how are you?",
+    "Hi, how are you today?",
+]
+THANKS = [
+    "Thanks",
+    "Thank you",
+    "Thank you!",
+    "Thanks a lot",
+    "Thanks!",
+    "Great, thanks",
+    "Perfect, thank you.",
+]
 PARTING = ["Bye", "Goodbye", "Bye!", "See you", "Good night", "See you later!", "That is all, bye."]
 CAPABILITIES = """What can you do?|Who are you?|What are you?|What is your name?|Tell me about yourself.|
 How can you help me?|What do you know?|Which model are you?|Are you ChatGPT?|What are you good at?|
-Help|What is nano?|Introduce yourself.|What can I ask you?|Describe yourself|Are you a large model?""".replace("\n", "").split("|")
+Help|What is nano?|Introduce yourself.|What can I ask you?|Describe yourself|Are you a large model?""".replace(
+    "\n", ""
+).split("|")
 
 REFUSED = [
     "Write a {x} about {w}.",
@@ -98,8 +116,31 @@ REFUSED = [
     "Write an essay.",
     "Sing a song.",
 ]
-WORKS = ["poem", "story", "essay", "song", "haiku", "letter", "joke", "blog", "post", "speech", "novel", "report", "book", "film", "recipe"]
-REPEAT = ["Repeat: {t}", "Say {t}", "Repeat after me: {t}", "Please repeat: {t}", 'Say "{t}"', "Repeat exactly: {t}"]
+WORKS = [
+    "poem",
+    "story",
+    "essay",
+    "song",
+    "haiku",
+    "letter",
+    "joke",
+    "blog",
+    "post",
+    "speech",
+    "novel",
+    "report",
+    "book",
+    "film",
+    "recipe",
+]
+REPEAT = [
+    "Repeat: {t}",
+    "Say {t}",
+    "Repeat after me: {t}",
+    "Please repeat: {t}",
+    'Say "{t}"',
+    "Repeat exactly: {t}",
+]
 
 
 def make(rng: random.Random, words: Words, effort: str) -> Episode:
@@ -108,12 +149,18 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
     if kind < 0.25:
         return _said(effort, rng.choice(GREETINGS), HELLO, "The user greets me.", "I greet back")
     if kind < 0.33:
-        return _said(effort, rng.choice(FEELINGS), FINE, "The user asks how I am.", "I say that I am fine")
+        return _said(
+            effort, rng.choice(FEELINGS), FINE, "The user asks how I am.", "I say that I am fine"
+        )
     if kind < 0.45:
-        return _said(effort, rng.choice(THANKS), WELCOME, "The user thanks me.", "I answer politely")
+        return _said(
+            effort, rng.choice(THANKS), WELCOME, "The user thanks me.", "I answer politely"
+        )
     if kind < 0.55:
         return _said(effort, rng.choice(PARTING), BYE, "The user says goodbye.", "I say goodbye")
-    return _said(effort, rng.choice(CAPABILITIES), ABOUT, "The user asks about me.", "I say what I can do")
+    return _said(
+        effort, rng.choice(CAPABILITIES), ABOUT, "The user asks about me.", "I say what I can do"
+    )
 
 
 def _said(effort: str, user: str, answer: str, medium: str, act: str) -> Episode:

@@ -70,7 +70,13 @@ ASK = [
     "Read the text and answer in JSON with the fields {k}.\n\n{t}",
 ]
 ASK_FORMAT = ["{t}", "{t}", "Extract the data: {t}", "Text: {t}", "Extract the fields.\n\n{t}"]
-NOISE = ["The weather was fine.", "It was a long day.", "That is all.", "Nothing else is known.", "Thank you!"]
+NOISE = [
+    "The weather was fine.",
+    "It was a long day.",
+    "That is all.",
+    "Nothing else is known.",
+    "Thank you!",
+]
 
 
 def make(rng: random.Random, words: Words, effort: str) -> Episode:
@@ -87,9 +93,14 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
     else:
         quoted = rng.random() < 0.2
         shown = [(*syntax('"'), *k, *syntax('"')) for k in keys] if quoted else keys
-        user = fill(rng.choice(ASK), k=join(shown, rng.choice([" and ", ", ", " and "])), t=sentence)
+        user = fill(
+            rng.choice(ASK), k=join(shown, rng.choice([" and ", ", ", " and "])), t=sentence
+        )
     medium = fill("I extract {k}.", k=join(keys, ", "))
-    high = fill("The user wants JSON. The keys are {k}. I copy the values from the text.", k=join(keys, ", "))
+    high = fill(
+        "The user wants JSON. The keys are {k}. I copy the values from the text.",
+        k=join(keys, ", "),
+    )
     completion = Completion((*analysis(effort, medium, high), final(json_text(data))))
     return Episode(
         "extract",
@@ -103,7 +114,13 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
 def _format(rng: random.Random, words: Words, data: dict[str, Any]) -> dict[str, Any]:
     properties = {}
     for name, item in data.items():
-        kind = "integer" if isinstance(item, int) else "number" if isinstance(item, float) else "string"
+        kind = (
+            "integer"
+            if isinstance(item, int)
+            else "number"
+            if isinstance(item, float)
+            else "string"
+        )
         properties[name] = {"type": "number" if kind == "integer" and rng.random() < 0.3 else kind}
     schema: dict[str, Any] = {"type": "object", "properties": properties, "required": list(data)}
     if rng.random() < 0.5:
@@ -125,7 +142,11 @@ def _natural(rng: random.Random, words: Words) -> tuple[dict[str, Any], Text]:
         clauses = [_first_person(clause) for clause in clauses]
         opening = fill("My name is {s} and ", s=_show(record[subject]))
         return record, (*opening, *join(clauses), *prose("."))
-    opener = "The event {s} " if kind is EVENT and rng.random() < 0.5 else rng.choice(["{s} ", "{s} ", "Customer {s} "] if kind is ORDER else ["{s} "])
+    opener = (
+        "The event {s} "
+        if kind is EVENT and rng.random() < 0.5
+        else rng.choice(["{s} ", "{s} ", "Customer {s} "] if kind is ORDER else ["{s} "])
+    )
     sentence = fill(opener, s=_show(record[subject]))
     if rng.random() < 0.3 and len(clauses) > 1:
         pronoun = "It " if kind is EVENT else rng.choice(["She ", "He ", "They "])
@@ -139,7 +160,14 @@ def _first_person(clause: Text) -> Text:
     """`is 34` -> `I am 34`."""
     (first, label, copied), *rest = clause
     verb, space, tail = first.partition(" ")
-    forms = {"is": "am", "has": "have", "was": "was", "can": "can", "turned": "turned", "moved": "moved"}
+    forms = {
+        "is": "am",
+        "has": "have",
+        "was": "was",
+        "can": "can",
+        "turned": "turned",
+        "moved": "moved",
+    }
     return (("I " + forms.get(verb, verb[:-1]) + space + tail, label, copied), *rest)
 
 
@@ -168,7 +196,9 @@ def _generic(rng: random.Random, words: Words) -> tuple[dict[str, Any], Text]:
         roll = rng.random()
         item = number(rng) if roll < 0.35 else words.phrase(rng) if roll < 0.9 else code(rng, words)
         record[words.identifier(rng, 2)] = item
-    style = rng.choice(["The {k} is {v}", "The {k} is {v}", "{k}: {v}", "{k} = {v}", "the {k} was {v}", "{k} {v}"])
+    style = rng.choice(
+        ["The {k} is {v}", "The {k} is {v}", "{k}: {v}", "{k} = {v}", "the {k} was {v}", "{k} {v}"]
+    )
     quoted = rng.random() < 0.3
     pairs = [fill(style, k=key(n), v=_show(v, quoted=quoted)) for n, v in record.items()]
     if "The" in style:
@@ -194,4 +224,6 @@ def _with_noise(rng: random.Random, sentence: Text) -> Text:
     if rng.random() > 0.2:
         return sentence
     noise = rng.choice(NOISE)
-    return (*prose(noise + " "), *sentence) if rng.random() < 0.5 else (*sentence, *prose(" " + noise))
+    return (
+        (*prose(noise + " "), *sentence) if rng.random() < 0.5 else (*sentence, *prose(" " + noise))
+    )

@@ -67,7 +67,11 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
     if rng.random() < 0.25:
         completions = completions[:1]
     return Episode(
-        "functions", effort, (Turn(user, completions),), tools=tuple(offered), about={"arguments": arguments}
+        "functions",
+        effort,
+        (Turn(user, completions),),
+        tools=tuple(offered),
+        about={"arguments": arguments},
     )
 
 
@@ -94,7 +98,9 @@ def request(rng: random.Random, function: str, arguments: dict[str, Any]) -> Tex
     pairs = [_pair(rng, n, v, style, quote=quote) for n, v in arguments.items()]
     if rng.random() < 0.12:
         items = lines([(*prose("- "), *pair) for pair in pairs])
-        return fill(rng.choice(["Call {f} with:\n{a}", "{f}\n{a}", "Use {f}:\n{a}"]), f=name, a=items)
+        return fill(
+            rng.choice(["Call {f} with:\n{a}", "{f}\n{a}", "Use {f}:\n{a}"]), f=name, a=items
+        )
     return fill(rng.choice(REQUESTS), f=name, a=join(pairs, rng.choice([" and ", ", ", " and "])))
 
 
@@ -125,7 +131,9 @@ def thoughts(effort: str, function: str, names: list[str]) -> tuple[Message, ...
         high += fill("The arguments are {a}. ", a=join([key(n) for n in names], ", "))
     else:
         high += prose("It needs no arguments. ")
-    return analysis(effort, fill("I call {f}.", f=key(function)), high + fill("I call {f}.", f=key(function)))
+    return analysis(
+        effort, fill("I call {f}.", f=key(function)), high + fill("I call {f}.", f=key(function))
+    )
 
 
 def result(rng: random.Random, words: Words) -> tuple[Text, Text]:

@@ -49,8 +49,16 @@ CHANGE = [
     "Update {f} so that {k} is {n}.",
     "{k} in {f} must be {n}.",
 ]
-REMOVE = ["Remove {k} from {f}.", "Delete the line of {k} in {f}.", "In {f} remove the line with {k}."]
-INSERT = ["After {k} add {x} = {n} in {f}.", "In {f} insert {x} = {n} after {k}.", "Add {x} = {n} below {k} in {f}."]
+REMOVE = [
+    "Remove {k} from {f}.",
+    "Delete the line of {k} in {f}.",
+    "In {f} remove the line with {k}.",
+]
+INSERT = [
+    "After {k} add {x} = {n} in {f}.",
+    "In {f} insert {x} = {n} after {k}.",
+    "Add {x} = {n} below {k} in {f}.",
+]
 
 
 def make(rng: random.Random, words: Words, effort: str) -> Episode:
@@ -66,18 +74,28 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
     fresh, new = words.identifier(rng, 2), _setting(rng, words)
     shown = dict(f=key(path), k=key(target), o=value(entries[target]), n=value(new), x=key(fresh))
     if kind == "change":
-        wish, hunk = rng.choice(CHANGE), [(*syntax("-"), *old), (*syntax("+"), *_line(target, new, sign))]
+        wish, hunk = (
+            rng.choice(CHANGE),
+            [(*syntax("-"), *old), (*syntax("+"), *_line(target, new, sign))],
+        )
     elif kind == "remove":
         wish, hunk = rng.choice(REMOVE), [(*syntax("-"), *old)]
     else:
         sign = " = "
         old = _line(target, entries[target], sign)
-        wish, hunk = rng.choice(INSERT), [(*syntax(" "), *old), (*syntax("+"), *_line(fresh, new, sign))]
+        wish, hunk = (
+            rng.choice(INSERT),
+            [(*syntax(" "), *old), (*syntax("+"), *_line(fresh, new, sign))],
+        )
     content = lines([_line(k, v, sign) for k, v in entries.items()])
     user = (*fill(wish, **shown), *_shown(rng, path, content))
     head = [syntax("*** Begin Patch"), (*syntax("*** Update File: "), *key(path)), syntax("@@")]
     patch = lines([*head, *hunk, syntax("*** End Patch")])
-    high = fill("The user wants an edit of {f}. The line is about {k}. I call apply_patch.", f=key(path), k=key(target))
+    high = fill(
+        "The user wants an edit of {f}. The line is about {k}. I call apply_patch.",
+        f=key(path),
+        k=key(target),
+    )
     thought = analysis(effort, fill("I patch {f}.", f=key(path)), high)
     call = Message(patch, "commentary", recipient="functions.apply_patch")
     failed = rng.random() < 0.08
@@ -90,7 +108,11 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
         recipient="assistant",
     )
     after = analysis(effort, "", "apply_patch returned a result.") if effort == "high" else ()
-    answer = fill("The patch failed: {e}.", e=known(problem)) if failed else fill("I edited {f}.", f=key(path))
+    answer = (
+        fill("The patch failed: {e}.", e=known(problem))
+        if failed
+        else fill("I edited {f}.", f=key(path))
+    )
     completions = (Completion((*thought, call), reply), Completion((*after, final(answer))))
     return Episode(
         "patch",

@@ -7,6 +7,7 @@ from typing import Any
 
 from recipe.words import PARAMETERS, Words
 
+
 def names(rng: random.Random, words: Words, count: int) -> list[str]:
     """Distinct parameter names."""
     found: list[str] = []
@@ -25,11 +26,15 @@ def number(rng: random.Random) -> int | float:
     if kind < 0.8:
         return whole
     if kind < 0.93:
-        return float(f"{whole % 10000}.{rng.randrange(1, 10 ** rng.choice([1, 2]))}".rstrip("0") + "5")
+        return float(
+            f"{whole % 10000}.{rng.randrange(1, 10 ** rng.choice([1, 2]))}".rstrip("0") + "5"
+        )
     return -whole if whole else 0
 
 
-def property_(rng: random.Random, words: Words, name: str, *, nested: bool = True) -> dict[str, Any]:
+def property_(
+    rng: random.Random, words: Words, name: str, *, nested: bool = True
+) -> dict[str, Any]:
     """The JSON Schema of one parameter."""
     kind = rng.random()
     schema: dict[str, Any]
