@@ -29,6 +29,7 @@ from gptoss_harmony.errors import EngineError, OutOfMemory
 from gptoss_harmony.tokens import MESSAGE_ENDS
 
 MEASURE_EVERY = 64  # tokens an answer grows before its cache is measured again
+GROWTH = 2  # a full buffer doubles; so much is left free for a request that joins others
 
 
 @dataclass(slots=True)
@@ -210,7 +211,7 @@ class Batcher:
     def _fits(self, request: Request) -> bool:
         """Whether a request can join; kept caches make room for it."""
         need = cache_bytes(self._config, len(request.tokens), self._dtype)
-        return self._running_bytes() + need <= self._capacity
+        return self._running_bytes() + GROWTH * need <= self._capacity
 
     def _make_room(self) -> None:
         """Stay within the capacity: drop kept caches first, then send the youngest back."""

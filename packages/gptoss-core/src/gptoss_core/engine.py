@@ -83,7 +83,7 @@ class TorchEngine:
                 chunk=options.prefill_chunk,
                 deterministic=options.deterministic,
             ),
-            capacity=_cache_capacity(options, model.device),
+            capacity=cache_capacity(options, model.device),
             prefix_reuse=options.prefix_reuse and not options.deterministic,
         )
         self._wake = threading.Condition()
@@ -228,7 +228,7 @@ class TorchEngine:
         return self._batcher.busy
 
 
-def _cache_capacity(options: TorchOptions, device: torch.device) -> int:
+def cache_capacity(options: TorchOptions, device: torch.device) -> int:
     """Bytes that caches may take: as asked, or a share of what is free once the weights are in."""
     if options.kv_memory is not None:
         return int(options.kv_memory * 2**30)

@@ -1,8 +1,7 @@
 """What fits: memory that is free, what keys and values take, and how running out looks.
 
-Keys and values of one token, one layer: 2 · G · D elements (G kv heads of D). Layers that see
-everything hold all tokens; windowed layers hold `sliding_window` tokens once, and once more in each
-snapshot.
+Keys and values of one token take 2 · G · D elements a layer (G kv heads of D). Layers that see
+all hold all tokens; windowed layers hold `sliding_window` tokens, once more in each snapshot.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ MAX_SNAPSHOTS = 32
 
 
 def cache_bytes(config: ModelConfig, tokens: int, dtype: torch.dtype) -> int:
-    """The most that a ring cache of `tokens` tokens takes; full buffers double."""
+    """The least that a ring cache of `tokens` tokens takes: no snapshots, no room for growth."""
     slot = 2 * config.num_key_value_heads * config.head_dim * dtype.itemsize
-    layers = range(config.num_hidden_layers)
-    windowed = sum(config.window(layer) is not None for layer in layers)
-    snapshots = min(MAX_SNAPSHOTS, tokens // SNAPSHOT_SPACING + 2)
-    held = min(tokens, config.sliding_window) * (1 + snapshots)
-    return slot * (windowed * held + (len(layers) - windowed) * max(64, 2 * tokens))
+    held = 0
+    for layer in range(config.num_hidden_layers):
+        window = config.window(layer)
+        held += tokens if window is None else min(tokens, window)
+    return slot * held
 
 
 def free_bytes(device: torch.device) -> int | None:
