@@ -31,7 +31,7 @@ from gptoss_harmony.cli import run_safely
 from gptoss_harmony.commands import generate as command
 from gptoss_harmony.encoding import load_encoding
 from gptoss_harmony.errors import HarmonyError, UsageError
-from gptoss_harmony.options import parse_options
+from gptoss_harmony.options import engine_options, parse_arguments
 
 HELP = command.HELP
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"this command runs engine torch only; for another: gptoss generate -b {args.engine}"
         )
-    options = TorchOptions(**parse_options("torch", args.rest))
+    options = TorchOptions(**engine_options(args))
     group = connect(choose_device(options.device).type if options.device != "auto" else None)
     try:
         return _answer(args, options, group)
@@ -107,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m gptoss_core.generate", description=HELP, allow_abbrev=False
     )
     add_arguments(parser)
-    args, rest = parser.parse_known_args(argv)
-    args.rest = rest
-    return run_safely(sys.modules[__name__], args)
+    parser.set_defaults(engine="torch")
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_safely(lambda: run(parse_arguments(parser, arguments)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,35 @@
-"""The shared format and contracts of gptoss."""
+"""The shared format and contracts of gptoss.
 
+```
+from gptoss_harmony import Sampling, load_encoding, open_engine
+
+engine = open_engine("auto", "nano")
+```
+"""
+
+from gptoss_harmony.checkpoint import Checkpoint
+from gptoss_harmony.config import ModelConfig, gpt_oss_20b, gpt_oss_120b
+from gptoss_harmony.conversation import (
+    Author,
+    Conversation,
+    DeveloperContent,
+    Message,
+    ReasoningEffort,
+    ResponseFormat,
+    Role,
+    SystemContent,
+    TextContent,
+    ToolDescription,
+    ToolNamespaceConfig,
+    assistant_message,
+    call_message,
+    developer_message,
+    function_tool,
+    system_message,
+    tool_message,
+    user_message,
+)
+from gptoss_harmony.encoding import Encoding, load_encoding
 from gptoss_harmony.engine import (
     Constraint,
     Engine,
@@ -11,22 +41,56 @@ from gptoss_harmony.engine import (
     TokenLogprob,
     TokenOutput,
 )
+from gptoss_harmony.errors import HarmonyError
+from gptoss_harmony.events import Event, MessageDone, MessageStarted, Repaired, TextDelta
+from gptoss_harmony.parse import StreamParser
 from gptoss_harmony.plugins import open_engine
 from gptoss_harmony.spans import Span
 from gptoss_harmony.tool import Tool, ToolReply
 
 __all__ = [
+    "Author",
+    "Checkpoint",
     "Constraint",
+    "Conversation",
+    "DeveloperContent",
+    "Encoding",
     "Engine",
     "EngineSpec",
     "EngineStats",
+    "Event",
     "Generation",
+    "HarmonyError",
+    "Message",
+    "MessageDone",
+    "MessageStarted",
+    "ModelConfig",
     "Prompt",
+    "ReasoningEffort",
+    "Repaired",
+    "ResponseFormat",
+    "Role",
     "Sampling",
     "Span",
+    "StreamParser",
+    "SystemContent",
+    "TextContent",
+    "TextDelta",
     "TokenLogprob",
     "TokenOutput",
     "Tool",
+    "ToolDescription",
+    "ToolNamespaceConfig",
     "ToolReply",
+    "assistant_message",
+    "call_message",
+    "developer_message",
+    "function_tool",
+    "gpt_oss_20b",
+    "gpt_oss_120b",
+    "load_encoding",
     "open_engine",
+    "system_message",
+    "tool_message",
+    "user_message",
 ]

@@ -5,7 +5,10 @@ A command is a module named in the entry-point group `gptoss.commands` with
 * `HELP`, one line;
 * `add_arguments(parser)`;
 * `run(args) -> int`, the exit code;
-* optionally `TAKES_REST = True`: flags it does not know arrive in `args.rest` (engine options).
+* optionally `TAKES_REST = True`: arguments it does not know arrive in `args.rest`.
+
+A command that runs an engine calls `options.add_engine_argument`; the engine's own options are then
+flags of the command.
 
 Exit codes: 0 done, 1 the work itself failed, 2 something is missing or misused (one sentence on
 standard error says what and how to mend it), 130 interrupted.
@@ -16,11 +19,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Protocol
 
 from gptoss_harmony.errors import HarmonyError
+from gptoss_harmony.options import parse_arguments
 from gptoss_harmony.plugins import COMMANDS, WHEEL_OF_COMMAND, discover, load
 
 
@@ -59,18 +63,18 @@ def _add_command(commands: Any, name: str, point: Any) -> None:
     try:
         command: Command = load(point)
     except HarmonyError as error:
-        commands.add_parser(name, help=f"(broken: {error})").set_defaults(command=_Broken(error))
+        broken = commands.add_parser(name, help=f"broken; `gptoss {name}` says why")
+        broken.set_defaults(command=_Broken(error), takes_rest=True)
         return
     text = command.HELP
     sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     command.add_arguments(sub)
-    sub.set_defaults(command=command)
+    takes_rest = getattr(command, "TAKES_REST", False)
+    sub.set_defaults(command=command, parser=sub, takes_rest=takes_rest)
 
 
 class _Broken:
     """Stands for a command whose wheel cannot be imported, and says so when it is called."""
-
-    HELP = ""
 
     def __init__(self, error: HarmonyError) -> None:
         self._error = error
@@ -94,18 +98,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in WHEEL_OF_COMMAND and arguments[0] not in discover(COMMANDS):
         wheel = WHEEL_OF_COMMAND[arguments[0]]
         return _say(f"{arguments[0]} is not installed; get it with: pip install {wheel}")
-    parser = build_parser()
-    args, rest = parser.parse_known_args(arguments)
-    if rest and not getattr(args.command, "TAKES_REST", False):
-        parser.error(f"unknown argument {rest[0]!r}; see: gptoss {arguments[0]} --help")
-    args.rest = rest
-    return run_safely(args.command, args)
+
+    def run() -> int:
+        args = parse_arguments(build_parser(), arguments)
+        return int(args.command.run(args))
+
+    return run_safely(run)
 
 
-def run_safely(command: Any, args: argparse.Namespace) -> int:
-    """Run a command so that user mistakes end in one sentence, never in a traceback."""
+def run_safely(run: Callable[[], int]) -> int:
+    """Call `run` so that user mistakes end in one sentence, never in a traceback."""
     try:
-        return int(command.run(args))
+        return run()
     except HarmonyError as error:
         return _say(str(error))
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,7 +150,6 @@ class TokenOutput:
     finish_reason: FinishReason | None = None
 
 
-@runtime_checkable
 class Generation(Protocol):
     """A running answer: an iterator object, not a generator.
 

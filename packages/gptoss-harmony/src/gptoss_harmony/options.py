@@ -7,58 +7,85 @@ class Options:
 ```
 
 becomes `--context N`. An engine's module is imported only once the engine is chosen: commands parse
-their own flags first and hand the rest to `parse_options`.
+their own flags first (`parse_arguments`), and read the engine's with `engine_options`.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gptoss_harmony.errors import HarmonyError, UsageError
 from gptoss_harmony.plugins import ENGINES, choose_engine, discover, engine_class
 
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of leaving the program."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+# Where an engine option lands in the parsed arguments: no flag of a command has such a name.
+_PREFIX = "engine option "
 
 
 def options_parser(engine: str) -> argparse.ArgumentParser:
-    """Build the parser for the options of one engine, imported for it."""
-    options = engine_class(engine).Options
-    hints = get_type_hints(options)
-    parser = _Parser(prog=f"engine {engine}", add_help=False, allow_abbrev=False)
-    for entry in fields(options):
-        parser.add_argument(
-            f"--{entry.name.replace('_', '-')}", **_argument(entry, hints[entry.name])
-        )
+    """Return a parser with only the options of one engine, for help and documentation."""
+    parser = argparse.ArgumentParser(prog=f"engine {engine}", add_help=False, allow_abbrev=False)
+    add_engine_options(parser, engine)
     return parser
 
 
-def parse_options(engine: str, flags: Sequence[str]) -> dict[str, Any]:
-    """Read the flags that a command did not know as options of `engine`.
-
-    Returns:
-        Only the options that were given, by field name, for `open_engine(engine, ..., **options)`.
+def add_engine_options(parser: argparse.ArgumentParser, engine: str) -> None:
+    """Add a flag for each field of an engine's `Options`; the engine is imported for it.
 
     Raises:
-        UsageError: a flag that the engine does not have, or a value of the wrong type.
+        UsageError: the engine has an option that the command has as a flag of its own.
     """
-    parser = options_parser(engine)
-    try:
-        given, unknown = parser.parse_known_args(list(flags))
-    except UsageError as error:
-        raise UsageError(f"engine {engine}: {error}") from error
-    if unknown:
-        known = ", ".join(sorted(action.option_strings[0] for action in parser._actions))
-        raise UsageError(f"unknown flag {unknown[0]!r}; engine {engine} has: {known or 'none'}")
-    return {name: value for name, value in vars(given).items() if value is not argparse.SUPPRESS}
+    options = engine_class(engine).Options
+    hints = get_type_hints(options)
+    group = parser.add_argument_group(f"options of engine {engine}")
+    for entry in fields(options):
+        flag = f"--{entry.name.replace('_', '-')}"
+        try:
+            group.add_argument(
+                flag, dest=_PREFIX + entry.name, **_argument(entry, hints[entry.name])
+            )
+        except argparse.ArgumentError as error:
+            raise UsageError(f"engine {engine}: {error}") from error
+
+
+def engine_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the engine options that were given, by field name, for `open_engine`."""
+    return {
+        name.removeprefix(_PREFIX): value
+        for name, value in vars(args).items()
+        if name.startswith(_PREFIX)
+    }
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line whose flags may belong to the engine that it chooses.
+
+    An engine is imported only where a flag is left over; its options then join the flags of the
+    command, and everything is parsed again.
+
+    Args:
+        parser: with `add_engine_argument` in it or in a sub-command. A sub-command names itself in
+            the default `parser`; one with the default `takes_rest` gets what nobody knows in
+            `args.rest`, for any other that is a mistake of the user.
+        argv: the arguments.
+
+    Raises:
+        HarmonyError: the engine does not exist or cannot be imported.
+    """
+    args, rest = parser.parse_known_args(list(argv))
+    command: argparse.ArgumentParser = getattr(args, "parser", parser)
+    takes_rest = getattr(args, "takes_rest", False)
+    if rest and hasattr(args, "engine") and not takes_rest:
+        add_engine_options(command, resolve_engine(args.engine)[0])
+        args, rest = parser.parse_known_args(list(argv))
+    if rest and not takes_rest:
+        command.error(f"unknown argument {rest[0]!r}; see {command.prog} --help")
+    args.rest = rest
+    return args
 
 
 def add_engine_argument(parser: argparse.ArgumentParser, *flags: str) -> None:
@@ -102,7 +129,8 @@ class _ShowEngineOptions(argparse.Action):
             except HarmonyError as error:
                 text = f"{error}\n"
             sections.append(f"engine {name}\n{text.partition('options:')[2] or text}")
-        parser.exit(0, "\n".join(sections))
+        sys.stdout.write("\n".join(sections))
+        parser.exit(0)
 
 
 def _argument(entry: Field[Any], hint: Any) -> dict[str, Any]:

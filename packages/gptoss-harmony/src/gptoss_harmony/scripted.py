@@ -34,16 +34,14 @@ from gptoss_harmony.engine import (
     TokenOutput,
 )
 from gptoss_harmony.errors import CheckpointError, ContextOverflow, EngineError, Unsupported
-
-VOCABULARY_SIZE = 201_088
-START = 200_006
+from gptoss_harmony.tokens import ASSISTANT_ACTION_ENDS, START, VOCABULARY_SIZE
 
 # What a script is at heart: the prompt's tokens in, the answer's tokens out.
 Script = Callable[[Prompt], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ScriptedOptions:
     """How the recording is played."""
 
     context: int = field(default=131_072, metadata={"help": "positions for prompt and answer"})
@@ -119,11 +117,11 @@ class Recording:
 class ScriptedEngine:
     """Replays a script as an engine. `open` takes the path of a script file."""
 
-    Options = Options
+    Options = ScriptedOptions
 
-    def __init__(self, script: Script, options: Options | None = None) -> None:
+    def __init__(self, script: Script, options: ScriptedOptions | None = None) -> None:
         self._script = script
-        self._options = options or Options()
+        self._options = options or ScriptedOptions()
         self._closed = False
         self._lock = threading.Lock()
         self._running = 0
@@ -139,7 +137,7 @@ class ScriptedEngine:
         )
 
     @classmethod
-    def open(cls, checkpoint: str, options: Options) -> Self:
+    def open(cls, checkpoint: str, options: ScriptedOptions) -> Self:
         """Load the script file `checkpoint`."""
         return cls(Recording.load(Path(checkpoint)), options)
 
@@ -185,8 +183,8 @@ class ScriptedEngine:
         if limit == 0:
             return [], "length"
         tokens = list(self._script(prompt))
-        stops = load_encoding().stop_tokens_for_assistant_actions()
-        stops = set(stops if sampling.stop_tokens is None else sampling.stop_tokens)
+        asked = sampling.stop_tokens
+        stops = ASSISTANT_ACTION_ENDS if asked is None else frozenset(asked)
         end = next((i + 1 for i, token in enumerate(tokens) if token in stops), None)
         if end is not None and end <= limit:
             return tokens[:end], "stop"

@@ -1,13 +1,15 @@
 """The contracts as test suites, for our engines and tools and for a stranger's.
 
-Subclass a suite in a pytest module and give it the fixture that opens your part:
+Subclass a suite in a pytest module that has the fixture which opens your part:
 
 ```
+@pytest.fixture(scope="module")
+def engine():
+    with closing(open_engine("mine", "nano")) as engine:
+        yield engine
+
 class TestMyEngine(EngineContract):
-    @pytest.fixture(scope="class")
-    def engine(self):
-        with closing(open_engine("mine", "nano")) as engine:
-            yield engine
+    pass
 ```
 
 A suite tests what the part declares, and that the rest is refused.
@@ -104,7 +106,6 @@ class EngineContract:
     def test_a_generation_is_an_iterator_that_ends_with_a_reason(self, engine: Engine) -> None:
         """Only the last output has a reason, and StopIteration repeats after it."""
         generation = engine.generate(self.prompt, self.greedy(4))
-        assert isinstance(generation, Generation)
         assert iter(generation) is generation
         outputs = list(generation)
         assert [o.finish_reason is None for o in outputs[:-1]] == [True] * (len(outputs) - 1)

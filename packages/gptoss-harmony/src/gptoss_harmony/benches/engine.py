@@ -16,11 +16,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 
 from gptoss_harmony.engine import Engine, Sampling
-from gptoss_harmony.options import add_engine_argument, parse_options, resolve_engine
+from gptoss_harmony.options import add_engine_argument, engine_options, resolve_engine
 from gptoss_harmony.plugins import open_engine
 
 HELP = "prompt reading and decoding rate of any engine, at several batch sizes"
-TAKES_REST = True
 ORDINARY_TOKENS = 199_998  # ids below are text, those above are special
 
 
@@ -52,10 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure every batch size and print a table or JSON."""
     name, sentence = resolve_engine(args.engine)
-    options = parse_options(name, args.rest)
     print(sentence, file=sys.stderr)
     start = time.perf_counter()
-    with closing(open_engine(name, args.checkpoint, **options)) as engine:
+    with closing(open_engine(name, args.checkpoint, **engine_options(args))) as engine:
         opened = time.perf_counter() - start
         measure(engine, 1, args, seed=0, base=None)  # warms caches and compilers up
         rows: list[Row] = []

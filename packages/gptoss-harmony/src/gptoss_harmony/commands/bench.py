@@ -10,6 +10,7 @@ import argparse
 from typing import Any
 
 from gptoss_harmony.errors import UsageError
+from gptoss_harmony.options import parse_arguments
 from gptoss_harmony.plugins import BENCHES, discover, load
 
 HELP = "measure speed and memory beside a limit or a peer measured in the same run"
@@ -18,9 +19,10 @@ DEFAULT_CASE = "engine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags that choose a case; its own flags follow them."""
+    """Declare the flags that choose a case; the case and its own flags arrive in `args.rest`."""
     cases = ", ".join(discover(BENCHES))
-    parser.add_argument("case", nargs="?", metavar="CASE", help=f"one of: {cases}")
+    parser.usage = "gptoss bench [CASE] [--engine ENGINE] [--case-help] [flags of the case]"
+    parser.epilog = f"CASE is one of: {cases}. It comes first."
     parser.add_argument("--engine", metavar="ENGINE", help="the engine to measure")
     parser.add_argument(
         "--case-help", action="store_true", help="show what the case does and its flags"
@@ -30,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Hand over to the case."""
     cases = discover(BENCHES)
-    name = args.case or (args.engine if args.engine in cases else DEFAULT_CASE)
+    flags = list(args.rest)
+    named = flags.pop(0) if flags and not flags[0].startswith("-") else None
+    name = named or (args.engine if args.engine in cases else DEFAULT_CASE)
     if name not in cases:
         raise UsageError(f"there is no benchmark {name!r}; installed: {', '.join(cases) or 'none'}")
     case = load(cases[name])
@@ -38,14 +42,9 @@ def run(args: argparse.Namespace) -> int:
     if args.case_help:
         print(parser.format_help())
         return 0
-    flags = list(args.rest)
-    if args.engine is not None and _has_flag(parser, "--engine"):
+    if args.engine is not None and "--engine" in parser._option_string_actions:
         flags += ["--engine", args.engine]
-    given, rest = parser.parse_known_args(flags)
-    if rest and not getattr(case, "TAKES_REST", False):
-        raise UsageError(f"benchmark {name!r} has no flag {rest[0]!r}; see --case-help")
-    given.rest = rest
-    return int(case.run(given))
+    return int(case.run(parse_arguments(parser, flags)))
 
 
 def case_parser(name: str, case: Any) -> argparse.ArgumentParser:
@@ -55,7 +54,3 @@ def case_parser(name: str, case: Any) -> argparse.ArgumentParser:
     )
     case.add_arguments(parser)
     return parser
-
-
-def _has_flag(parser: argparse.ArgumentParser, flag: str) -> bool:
-    return any(flag in action.option_strings for action in parser._actions)

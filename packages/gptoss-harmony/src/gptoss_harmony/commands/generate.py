@@ -10,16 +10,16 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TextIO
 
-from gptoss_harmony.conversation import developer_message, system_message
-from gptoss_harmony.encoding import Conversation, Encoding, Message, Role, load_encoding
+from gptoss_harmony.conversation import Role, developer_message, system_message, user_message
+from gptoss_harmony.encoding import Encoding, load_encoding
 from gptoss_harmony.engine import Engine, Generation, Prompt, Sampling, TokenOutput
 from gptoss_harmony.errors import UsageError
-from gptoss_harmony.options import add_engine_argument, parse_options, resolve_engine
-from gptoss_harmony.parse import MessageDone, MessageStarted, Repaired, StreamParser, TextDelta
+from gptoss_harmony.events import MessageDone, MessageStarted, Repaired, TextDelta
+from gptoss_harmony.options import add_engine_argument, engine_options, resolve_engine
+from gptoss_harmony.parse import StreamParser
 from gptoss_harmony.plugins import open_engine
 
 HELP = "answer one prompt, printing tokens as they come"
-TAKES_REST = True
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
@@ -194,10 +194,9 @@ def run(args: argparse.Namespace) -> int:
     encoding = load_encoding()
     prompt = make_prompt(args, encoding)
     name, sentence = resolve_engine(args.engine)
-    options = parse_options(name, args.rest)
     if not args.json:
         print(sentence, file=sys.stderr)
-    with closing(open_engine(name, args.checkpoint, **options)) as engine:
+    with closing(open_engine(name, args.checkpoint, **engine_options(args))) as engine:
         return answer(args, encoding, engine, prompt)
 
 
@@ -212,8 +211,8 @@ def make_prompt(args: argparse.Namespace, encoding: Encoding) -> Prompt:
     messages = [system_message(effort=args.reasoning_effort)]
     if args.developer_message:
         messages.append(developer_message(instructions=args.developer_message))
-    messages.append(Message.from_role_and_content(Role.USER, text))
-    return encoding.render_prompt(Conversation.from_messages(messages))
+    messages.append(user_message(text))
+    return encoding.render_prompt(messages)
 
 
 def answer(args: argparse.Namespace, encoding: Encoding, engine: Engine, prompt: Prompt) -> int:
@@ -243,7 +242,7 @@ def answer(args: argparse.Namespace, encoding: Encoding, engine: Engine, prompt:
 
 def follow(generation: Generation, printer: Printer, stats: Stats) -> list[int]:
     """Show each token as it comes; Ctrl-C stops the answer and keeps what came."""
-    tokens = []
+    tokens: list[int] = []
     stats.cached_tokens = generation.cached_tokens
     while True:
         try:
