@@ -35,6 +35,7 @@ from gptoss_harmony.checkpoint_path import INDEX_NAME
 from gptoss_harmony.config import ModelConfig
 from gptoss_harmony.config_files import (
     generation_config_json,
+    has_harmony_tokens,
     hugging_face_config_json,
     original_config_json,
 )
@@ -220,7 +221,8 @@ class CheckpointWriter:
         hugging_face = self.layout != "original"
         if hugging_face:
             config = hugging_face_config_json(self._config, packed=self.layout == "hf-mxfp4")
-            self._write_json("generation_config.json", generation_config_json())
+            if has_harmony_tokens(self._config):
+                self._write_json("generation_config.json", generation_config_json())
         else:
             config = original_config_json(self._config)
         self._write_json("config.json", config)

@@ -8,7 +8,6 @@ engine would silently compute something else.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -146,7 +145,6 @@ def hugging_face_config_json(config: ModelConfig, *, packed: bool) -> dict[str, 
         "attention_bias": True,
         "attention_dropout": 0.0,
         "dtype": "bfloat16",
-        "eos_token_id": 200_002,
         "experts_per_token": config.experts_per_token,
         "head_dim": config.head_dim,
         "hidden_act": "silu",
@@ -163,7 +161,6 @@ def hugging_face_config_json(config: ModelConfig, *, packed: bool) -> dict[str, 
         "num_key_value_heads": config.num_key_value_heads,
         "num_local_experts": config.num_experts,
         "output_router_logits": False,
-        "pad_token_id": 199_999,
         "rms_norm_eps": 1e-5,
         "rope_scaling": {
             "beta_fast": config.rope_ntk_beta,
@@ -181,6 +178,8 @@ def hugging_face_config_json(config: ModelConfig, *, packed: bool) -> dict[str, 
         "use_cache": True,
         "vocab_size": config.vocab_size,
     }
+    if has_harmony_tokens(config):
+        result |= {"eos_token_id": 200_002, "pad_token_id": 199_999}
     if packed:
         result["quantization_config"] = {
             "modules_to_not_convert": [
@@ -192,6 +191,11 @@ def hugging_face_config_json(config: ModelConfig, *, packed: bool) -> dict[str, 
             "quant_method": "mxfp4",
         }
     return result
+
+
+def has_harmony_tokens(config: ModelConfig) -> bool:
+    """Whether the vocabulary reaches the special tokens; toy vocabularies do not."""
+    return config.vocab_size > 200_012
 
 
 def generation_config_json() -> dict[str, Any]:
@@ -276,7 +280,7 @@ def _build(values: dict[str, Any], problems: list[str], what: str) -> ModelConfi
     typed: dict[str, Any] = {}
     for name, value in values.items():
         if name in _FLOATS:
-            good = type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e12
+            good = type(value) in (int, float) and abs(value) < 1e12
         else:
             good = type(value) is int and value < (
                 _MAX_LAYERS if name == "num_hidden_layers" else _MAX_SIZE

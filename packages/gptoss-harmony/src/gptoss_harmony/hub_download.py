@@ -57,8 +57,9 @@ class _Place:
     link: Path | None
 
     def complete(self, size: int) -> bool:
-        """Whether the whole file is there."""
-        return self.final.is_file() and self.final.stat().st_size == size
+        """Whether the whole file is there (at the link, where links had to be files)."""
+        places = [self.final] if self.link is None else [self.final, self.link]
+        return any(path.is_file() and path.stat().st_size == size for path in places)
 
 
 def download_model(
@@ -207,7 +208,7 @@ def _fetch(
             _transfer(hub, repository, commit, file, place, endpoint)
             _verify(file, place.partial)
             place.partial.replace(place.final)
-    if place.link is not None and not place.link.exists():
+    if place.link is not None and place.final.exists() and not place.link.exists():
         place.link.parent.mkdir(parents=True, exist_ok=True)
         _link(place.final, place.link)
 
@@ -223,7 +224,7 @@ def _transfer(
     """Append what is missing to the partial file; connection failures are retried inside."""
     url = hub.hf_hub_url(repository, file.name, revision=commit, endpoint=endpoint)
     headers = hub.utils.build_hf_headers() | {"Accept-Encoding": "identity"}
-    metadata = hub.file_download.get_hf_file_metadata(url, endpoint=endpoint)
+    metadata = hub.file_download.get_hf_file_metadata(url)
     if urlparse(metadata.location).netloc != urlparse(url).netloc:
         # The bytes live on another host, which must not see the user's token.
         headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
