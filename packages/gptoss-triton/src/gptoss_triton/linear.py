@@ -1,0 +1,140 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Dense products for a few tokens: y = W x + b, limited by reading W once.
+
+One token multiplies and adds in registers (`_gemv`); a few tokens are the right operand of the
+tensor core, the weights the left one (`_skinny`). Many tokens are a matter for the vendor's GEMM,
+which `model` calls.
+
+Dimensions: T tokens (at most `launch.pairs`), R weight rows, K columns.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from gptoss_triton.launch import Launch
+from gptoss_triton.pdl import prefetch_lines, release_next, wait_previous
+
+
+@triton.jit
+def _gemv(
+    x,
+    weight,
+    bias,
+    out,
+    rows_total,
+    columns,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    EVEN: tl.constexpr,
+    BIAS: tl.constexpr,
+    STAGES: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """A tile of rows times one vector."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    safe_row = tl.minimum(row, rows_total - 1).to(tl.int64)
+    base = weight + safe_row[:, None] * columns
+    column = tl.arange(0, COLUMNS)
+    prefetch_lines(base, columns, PDL)
+    wait_previous(PDL)
+    release_next(PDL)
+    acc = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for first in tl.range(0, columns, COLUMNS, num_stages=STAGES):
+        if EVEN:
+            part = tl.load(x + first + column).to(tl.float32)
+            tile = tl.load(base + first + column[None, :])
+        else:
+            inside = first + column < columns
+            part = tl.load(x + first + column, mask=inside, other=0.0).to(tl.float32)
+            tile = tl.load(base + first + column[None, :], mask=inside[None, :], other=0.0)
+        acc += tile.to(tl.float32) * part[None, :]
+    result = tl.sum(acc, 1)
+    if BIAS:
+        result += tl.load(bias + safe_row).to(tl.float32)
+    tl.store(out + row, result.to(out.dtype.element_ty), mask=row < rows_total)
+
+
+@triton.jit
+def _skinny(
+    x,
+    weight,
+    bias,
+    out,
+    tokens,
+    rows_total,
+    columns,
+    ROWS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    EVEN: tl.constexpr,
+    BIAS: tl.constexpr,
+    STAGES: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """A tile of rows times all tokens."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    safe_row = tl.minimum(row, rows_total - 1).to(tl.int64)
+    token = tl.arange(0, TOKENS)
+    column = tl.arange(0, COLUMNS)
+    base = weight + safe_row[:, None] * columns
+    x_base = x + token[None, :] * columns + column[:, None]
+    prefetch_lines(base, columns, PDL)
+    wait_previous(PDL)
+    release_next(PDL)
+    acc = tl.zeros((ROWS, TOKENS), tl.float32)
+    for first in tl.range(0, columns, COLUMNS, num_stages=STAGES):
+        live = (token < tokens)[None, :]
+        if EVEN:
+            tile = tl.load(base + first + column[None, :])
+        else:
+            inside = first + column < columns
+            live = live & inside[:, None]
+            tile = tl.load(base + first + column[None, :], mask=inside[None, :], other=0.0)
+        acc = tl.dot(tile, tl.load(x_base + first, mask=live, other=0.0), acc)
+    if BIAS:
+        acc += tl.load(bias + safe_row).to(tl.float32)[:, None]
+    to = out + token[None, :].to(tl.int64) * rows_total + row[:, None]
+    live = (token < tokens)[None, :] & (row < rows_total)[:, None]
+    tl.store(to, acc.to(out.dtype.element_ty), mask=live)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, *, launch: Launch) -> None:
+    """Multiply a few tokens by a dense matrix.
+
+    Args:
+        x: (T, K), in the dtype of `weight`.
+        weight: (R, K).
+        bias: (R,) or None.
+        out: (T, R), written in its dtype.
+        launch: `rows`, `columns`, and `pairs` >= T tokens; 1 selects the vector form.
+    """
+    tokens, columns = x.shape
+    rows = weight.shape[0]
+    shared = {
+        "ROWS": launch.rows,
+        "COLUMNS": launch.columns,
+        "EVEN": columns % launch.columns == 0,
+        "BIAS": bias is not None,
+        "STAGES": launch.stages,
+        **launch.plain(x.device),
+    }
+    grid = (triton.cdiv(rows, launch.rows),)
+    bias = weight if bias is None else bias
+    if launch.pairs == 1:
+        _gemv[grid](x, weight, bias, out, rows, columns, **shared)
+    else:
+        _skinny[grid](x, weight, bias, out, tokens, rows, columns, TOKENS=launch.pairs, **shared)
+
+
+def linear_many(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """The same for many tokens, by the vendor's GEMM; `out` may be float32."""
+    if bias is not None:
+        torch.addmm(bias, x, weight.t(), out=out)
+    elif out.dtype == x.dtype:
+        torch.mm(x, weight.t(), out=out)
+    else:
+        torch.mm(x, weight.t(), out_dtype=out.dtype, out=out)

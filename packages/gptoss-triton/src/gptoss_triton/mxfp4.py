@@ -1,0 +1,184 @@
+# mypy: disable-error-code="no-untyped-def"
+"""MXFP4 the way the kernels want it: packed at load into panels, decoded in registers.
+
+A panel is 64 input columns of all rows: 32 bytes a row, rows contiguous, so that a tile of any
+number of rows is one contiguous run. Byte c of a row holds column c in its low nibble and column
+32 + c in its high one: the decoder's two results are two runs of 32 columns, each with one scale a
+row. Scales come as one 32-bit word for two panels, the smallest piece that can be fetched ahead.
+
+E2M1's exponent and mantissa moved to bf16's bits 8-6 read as the value times 2^-126 (subnormals
+included), so the decoder multiplies by 2^126 * 2^(scale - 127) = 2^(scale - 1), exactly.
+
+Dimensions: E experts, R rows, K columns, P = ceil(K / 64) panels.
+
+    blocks, scales = pack_panels(blocks, scales)    # (E, P, R, 32) uint8, (E, ceil(P/2), R) int32
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+PANEL = 64  # columns
+LARGEST_SCALE = 128  # 2^(scale - 1) must be a bf16; weights beyond 12 are no gpt-oss weights
+
+# $0, $1: low columns of four bytes; $2, $3: high ones; $4: the bytes; $5-$6, $7-$8: their factors.
+_DECODE = tl.constexpr("""
+{
+    .reg .b32 t, s, m, f;
+    mov.b32 f, 0x80008000;
+    prmt.b32 t, $4, 0, 0x1404;
+    shl.b32 s, t, 4;  and.b32 s, s, 0x80008000;
+    shr.u32 m, t, 2;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $0, m, $5, f;
+    and.b32 s, t, 0x80008000;
+    shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $2, m, $7, f;
+    prmt.b32 t, $4, 0, 0x3424;
+    shl.b32 s, t, 4;  and.b32 s, s, 0x80008000;
+    shr.u32 m, t, 2;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $1, m, $6, f;
+    and.b32 s, t, 0x80008000;
+    shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $3, m, $8, f;
+}
+""")
+
+# The same without scales: times 2^126 only. $4: the bytes.
+_DECODE_PLAIN = tl.constexpr("""
+{
+    .reg .b32 t, s, m, f, c;
+    mov.b32 f, 0x80008000;
+    mov.b32 c, 0x7E807E80;
+    prmt.b32 t, $4, 0, 0x1404;
+    shl.b32 s, t, 4;  and.b32 s, s, 0x80008000;
+    shr.u32 m, t, 2;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $0, m, c, f;
+    and.b32 s, t, 0x80008000;
+    shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $2, m, c, f;
+    prmt.b32 t, $4, 0, 0x3424;
+    shl.b32 s, t, 4;  and.b32 s, s, 0x80008000;
+    shr.u32 m, t, 2;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $1, m, c, f;
+    and.b32 s, t, 0x80008000;
+    shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $3, m, c, f;
+}
+""")
+
+
+def pack_panels(blocks: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """Reorder a checkpoint's bytes into panels; every nibble is kept, zeros fill the last panel.
+
+    Args:
+        blocks: (E, R, K/32, 16) uint8, even column in the low nibble.
+        scales: (E, R, K/32) uint8.
+
+    Returns:
+        blocks (E, P, R, 32) uint8 and scales (E, ceil(P/2), R) int32 on the same device; byte j of
+        a scale word belongs to the j-th run of 32 columns of its two panels.
+    """
+    experts, rows, groups, _ = blocks.shape
+    panels = -(-groups // 2)
+    if groups % 2:
+        blocks = torch.nn.functional.pad(blocks, (0, 0, 0, 1))
+    halves = blocks.reshape(experts, rows, panels, 2, 16)
+    low, high = halves[..., 0, :], halves[..., 1, :]  # (E, R, P, 16)
+    even = (low & 0xF) | (high << 4)
+    odd = (low >> 4) | (high & 0xF0)
+    packed = torch.stack([even, odd], dim=-1).reshape(experts, rows, panels, 32)
+    words = -(-panels // 2)
+    scales = torch.nn.functional.pad(scales, (0, words * 4 - groups))
+    scale_words = scales.reshape(experts, rows, words, 4).view(torch.int32).squeeze(-1)
+    return packed.transpose(1, 2).contiguous(), scale_words.transpose(1, 2).contiguous()
+
+
+def interleave_gate_up(tensor: Tensor) -> Tensor:
+    """Reorder fused rows g0 u0 g1 u1 ... into groups of 16: eight gates, then their eight ups.
+
+    A tensor-core accumulator keeps rows r and r + 8 of such a group in one thread, so the
+    activation needs no exchange. Rows are axis 1; 2 I must be a multiple of 16.
+
+    Args:
+        tensor: (E, 2 I, ...) rows interleaved as in the checkpoint.
+
+    Returns:
+        The same shape in the order above.
+    """
+    experts, rows = tensor.shape[:2]
+    rest = tensor.shape[2:]
+    grouped = tensor.reshape(experts, rows // 16, 8, 2, *rest).transpose(2, 3)
+    return grouped.reshape(experts, rows, *rest)
+
+
+@triton.jit
+def load_panel(blocks, scales, row, panel, rows_total, like, SCALED: tl.constexpr, ASM: tl.constexpr):
+    """Decode one panel of some rows of one expert.
+
+    Args:
+        blocks: pointer to the expert's bytes.
+        scales: pointer to the expert's scale words.
+        row: (R,) row numbers.
+        panel: which panel.
+        rows_total: rows of the matrix.
+        like: a tensor whose dtype the weights get where inline assembly is off.
+        SCALED: multiply the weights by their scales. Off: they are plain E2M1 values, and the
+            caller multiplies the 32-column partial sums, which is cheaper for few tokens.
+        ASM: decode with PTX (bf16). Off in the interpreter: the same values by plain operations.
+
+    Returns:
+        low, high: (R, 32) each, columns 0-31 and 32-63; and their scales, (R,) float32 each.
+    """
+    words = tl.load(scales + (panel // 2) * rows_total + row)  # (R,)
+    words = words >> ((panel % 2) * 16)
+    low_scale, high_scale = words & 255, (words >> 8) & 255
+    column = tl.arange(0, 32)
+    packed = tl.load(blocks + (panel * rows_total + row)[:, None] * 32 + column[None, :])  # (R, 32)
+    if ASM:
+        if SCALED:
+            low_factor = ((low_scale + 126) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
+            high_factor = ((high_scale + 126) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
+            low, high = tl.inline_asm_elementwise(
+                asm=_DECODE,
+                constraints="=&r,=&r,=&r,=&r,r,r,r,r,r",
+                args=[packed, low_factor[:, None], high_factor[:, None]],
+                dtype=(tl.bfloat16, tl.bfloat16),
+                is_pure=True,
+                pack=4,
+            )
+        else:
+            low, high = tl.inline_asm_elementwise(
+                asm=_DECODE_PLAIN,
+                constraints="=&r,=&r,=&r,=&r,r",
+                args=[packed],
+                dtype=(tl.bfloat16, tl.bfloat16),
+                is_pure=True,
+                pack=4,
+            )
+    else:
+        low, high = _expand(packed & 15), _expand(packed >> 4)
+        if SCALED:
+            low = low * _power(low_scale)[:, None]
+            high = high * _power(high_scale)[:, None]
+        low, high = low.to(like.dtype), high.to(like.dtype)
+    return low, high, _power(low_scale), _power(high_scale)
+
+
+@triton.jit
+def _power(scale):
+    """2^(scale - 127) in float32, exactly; 2^-127 of scale 0 is a subnormal."""
+    bits = tl.where(scale == 0, 1 << 22, scale << 23)
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _expand(code):
+    """E2M1 in float32, one element at a time."""
+    exponent = ((code >> 1) & 3).to(tl.float32)
+    mantissa = (code & 1).to(tl.float32)
+    normal = tl.exp2(exponent - 1.0) * (1.0 + 0.5 * mantissa)
+    magnitude = tl.where(exponent == 0.0, 0.5 * mantissa, normal)
+    return tl.where(code >= 8, -magnitude, magnitude)

@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from gptoss_triton.launch import Launch
+from gptoss_triton.sample import Draw, allow, draw, thresholds
+
+LAUNCH = Launch()
+
+
+def settle(place, logits, **changes):
+    """Draw once for each row of logits."""
+    rows, vocabulary = logits.shape
+    settings = Draw.empty(rows=rows, vocabulary=vocabulary, device=place.device)
+    for name, value in changes.items():
+        getattr(settings, name).copy_(torch.as_tensor(value))
+    identity = place.ints(range(rows))
+    draw(logits, logits, identity, place.ints(range(rows)), settings, launch=LAUNCH)
+    return settings
+
+
+def test_zero_temperature_takes_the_largest_and_reports_its_probability(place):
+    logits = place.random(3, 9000, scale=3.0, dtype=torch.float32)
+    settings = settle(place, logits)
+    assert torch.equal(settings.token.long(), logits.argmax(-1))
+    expected = logits.log_softmax(-1).gather(1, settings.token.long()[:, None])[:, 0]
+    torch.testing.assert_close(settings.logprob, expected, rtol=1e-5, atol=1e-5)
+    assert not settings.arrived.any()
+
+
+def test_draws_follow_the_softmax_and_repeat_with_the_seed(place):
+    rows = 400 if place.device.type == "cpu" else 20_000
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0] + [-30.0] * 60).repeat(rows, 1).to(place.device)
+    seeds = torch.arange(rows) * 7919
+    first = settle(place, logits, temperature=0.5, seed=seeds)
+    again = settle(place, logits, temperature=0.5, seed=seeds)
+    assert torch.equal(first.token, again.token)
+    share = torch.bincount(first.token.cpu(), minlength=64).double() / rows
+    expected = (logits[0].double().cpu() / 0.5).softmax(-1)
+    deviation = (expected * (1 - expected) / rows).sqrt()
+    assert ((share - expected).abs() <= 5 * deviation + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "min_p"), [(3, 1.0, 0.0), (0, 0.6, 0.0), (0, 1.0, 0.2), (40, 0.5, 0.01)]
+)
+def test_thresholds_keep_what_sorting_keeps(place, top_k, top_p, min_p):
+    logits = place.random(2, 300, scale=2.0, dtype=torch.float32)
+    heat = 0.7
+    settings = Draw.empty(rows=2, vocabulary=300, device=place.device)
+    settings.temperature.fill_(heat)
+    full = torch.ones(2, device=place.device)
+    thresholds(logits, settings, place.ints([top_k] * 2), full * top_p, full * min_p)
+    for row in range(2):
+        ordered = logits[row].double().cpu().sort(descending=True).values
+        kept = ordered[:top_k] if top_k else ordered
+        probability = (kept / heat).softmax(0)
+        below = probability.cumsum(0) - probability < top_p
+        kept = kept[below]
+        kept = kept[kept >= ordered[0] + heat * torch.tensor(max(min_p, 1e-30)).log()]
+        actual = (logits[row] >= settings.threshold[row]).sum()
+        assert actual == len(kept)
+
+
+def test_masks_forbid_clear_bits(place):
+    adjusted = place.random(3, 70, dtype=torch.float32)
+    before = adjusted.clone()
+    words = place.ints([[0b101, 0, 1], [-1, -1, -1]])
+    allow(adjusted, words, place.ints([2, 0]))
+    assert torch.equal(adjusted[:2], before[:2])
+    kept = torch.isfinite(adjusted[2]).nonzero()[:, 0]
+    assert kept.tolist() == [0, 2, 64]
