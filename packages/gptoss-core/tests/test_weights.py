@@ -92,8 +92,8 @@ def test_saving_rounds_trained_weights_to_mxfp4(tmp_path: Path, tiny: ModelConfi
     again = Transformer.from_checkpoint(tmp_path / "saved", dtype=torch.float32, experts="dense")
     before = model.get_parameter("block.0.mlp.mlp1_weight")
     after = again.get_parameter("block.0.mlp.mlp1_weight")
-    error = (before - after).norm() / before.norm()
-    assert 0.01 < float(error) < 0.15  # four bits
+    error = float(((before - after).norm() / before.norm()).detach())
+    assert 0.01 < error < 0.15  # four bits
     weights.save(again, tmp_path / "twice")
     assert (tmp_path / "twice" / "model.safetensors").read_bytes() == (
         tmp_path / "saved" / "model.safetensors"

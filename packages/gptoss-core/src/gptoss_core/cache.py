@@ -28,7 +28,7 @@ from gptoss_core.errors import ShapeError
 from gptoss_harmony.config import ModelConfig
 
 Pair: TypeAlias = tuple[Tensor, Tensor]  # keys and values, (S, G, D) each
-Rings: TypeAlias = dict[int, Pair]  # layer -> at most `sliding_window` slots
+Rings = dict[int, Pair]  # layer -> at most `sliding_window` slots
 
 
 class KVCache(Protocol):
@@ -233,23 +233,18 @@ class RingCache:
     def _reach(self, position: int) -> tuple[int, Rings]:
         """The last position up to `position` whose rings can be had, and those rings.
 
-        Rings that end at e hold the slots from f = max(0, e - window) on. They serve every p with
-        f = 0 or p - f >= window - 1: the token at p sees window - 1 keys before itself.
+        Rings that hold the slots from f on serve every p with f = 0 or p - f >= window - 1: the
+        token at p sees window - 1 keys before itself.
         """
         window = self.config.sliding_window
-        best, best_end = 0, 0
-        for end in (*self._snapshots, self._length):
-            first = max(0, end - window)
-            reached = min(max(0, position), end)
-            if reached > best and (first == 0 or reached - first >= window - 1):
-                best, best_end = reached, end
-        if best == 0:
-            return 0, {}
-        rings = self._rings if best_end == self._length else self._snapshots[best_end]
-        dropped = best_end - best
-        return best, {
-            layer: (k[: k.shape[0] - dropped], v[: v.shape[0] - dropped])
-            for layer, (k, v) in rings.items()
+        reached, rings, cut = 0, Rings(), 0
+        for end, held in (*self._snapshots.items(), (self._length, self._rings)):
+            target = max(0, min(position, end))
+            first = end - next((k.shape[0] for k, _ in held.values()), 0)
+            if target > reached and (first == 0 or target - first >= window - 1):
+                reached, rings, cut = target, held, end - target
+        return reached, {
+            layer: (k[: k.shape[0] - cut], v[: v.shape[0] - cut]) for layer, (k, v) in rings.items()
         }
 
     def fork(self, position: int) -> RingCache:
