@@ -1,8 +1,9 @@
 """Everything the project does to itself: demo, tests, lint, docs, bench, build, bump, release.
 
 Packages are found under packages/; a new one needs no edit here. The sessions that need every
-package share one virtual environment, made by the interpreter that runs nox; `tests` also runs the
-packages that need no torch on the other Pythons it finds.
+package share one virtual environment under .nox/, made by the interpreter that runs nox, so that
+torch is installed once; `tests` also runs the packages that need no torch on the other Pythons it
+finds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import nox
 ROOT = Path(__file__).parent
 SUPPORTED = ("3.11", "3.12", "3.13")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-SHARED_VENV = str(ROOT / ".nox" / "all-packages")
+SHARED = ROOT / ".nox" / f"all-packages-{HERE}"
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "tests", "docs"]
@@ -100,26 +102,44 @@ def starts(program: str) -> bool:
     )
 
 
-def install(session: nox.Session, packages: list[Package], *requirements: str) -> None:
-    """Install packages from the tree, with their extras, and other requirements."""
-    editable = []
+def editable(packages: list[Package]) -> list[str]:
+    """Return pip's arguments that install packages from the tree, with their extras."""
+    arguments = []
     for package in packages:
         extras = f"[{','.join(package.extras)}]" if package.extras else ""
-        editable += ["--editable", f"{package.folder}{extras}"]
-    session.install("--quiet", *editable, *requirements)
+        arguments += ["--editable", f"{package.folder}{extras}"]
+    return arguments
 
 
-@nox.session(venv_location=SHARED_VENV)
+def shared(session: nox.Session, *requirements: str) -> Callable[..., object]:
+    """Make the shared environment, or bring it up to date, and return what runs a program in it."""
+    binaries = SHARED / ("Scripts" if os.name == "nt" else "bin")
+    path = os.pathsep.join([str(binaries), os.environ["PATH"]])
+    if not binaries.is_dir():
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(SHARED))
+
+    def run(program: str, *arguments: str, **environment: str) -> object:
+        env = {"PATH": path, "VIRTUAL_ENV": str(SHARED), **environment}
+        return session.run(str(binaries / program), *arguments, env=env)
+
+    packages = editable(list(find_packages().values()))
+    run("python", "-m", "pip", "install", "--quiet", *packages, *requirements)
+    return run
+
+
+@nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
     """Set everything up and ask nano. A sentence after -- is what JSON is extracted from."""
-    install(session, list(find_packages().values()))
-    session.run("python", "docs/tutorial/demo.py", *session.posargs)
+    run = shared(session)
+    run("python", "docs/tutorial/demo.py", *session.posargs)
 
 
-@nox.session(venv_location=SHARED_VENV)
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the tests: every package on this Python, those without torch on the others found."""
-    run_tests(session, list(find_packages().values()))
+    packages = list(find_packages().values())
+    run = shared(session, *test_requirements(packages))
+    run("pytest", *test_folders(packages), *session.posargs)
     for name in other_pythons():
         session.notify(f"tests_without_torch-{name}", session.posargs)
 
@@ -127,47 +147,43 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=SUPPORTED, default=False)
 def tests_without_torch(session: nox.Session) -> None:
     """Run the tests of the packages that need no torch; `tests` calls this."""
-    packages = find_packages()
-    run_tests(session, [p for p in packages.values() if not p.needs_torch(packages)])
+    every = find_packages()
+    packages = [package for package in every.values() if not package.needs_torch(every)]
+    session.install("--quiet", *editable(packages), *test_requirements(packages))
+    session.run("pytest", *test_folders(packages), *session.posargs)
 
 
-def run_tests(session: nox.Session, packages: list[Package]) -> None:
-    """Install packages with what their tests need, and run pytest over all of them at once."""
-    requirements = {line for p in packages for line in p.test_requirements if "gptoss-" not in line}
-    install(session, packages, *dependency_group("test"), *sorted(requirements))
-    folders = [str(p.folder / "tests") for p in packages if (p.folder / "tests").is_dir()]
-    session.run("pytest", *folders, *session.posargs)
+def test_requirements(packages: list[Package]) -> list[str]:
+    """Return what the tests of packages need beside the packages themselves."""
+    lines = {line for package in packages for line in package.test_requirements}
+    return [*dependency_group("test"), *sorted(x for x in lines if not x.startswith("gptoss-"))]
 
 
-@nox.session(venv_location=SHARED_VENV)
+def test_folders(packages: list[Package]) -> list[str]:
+    """Return the folders with the tests of packages."""
+    return [str(p.folder / "tests") for p in packages if (p.folder / "tests").is_dir()]
+
+
+@nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Check format, lint, types, import arrows, version pins and the house rules."""
-    packages = list(find_packages().values())
-    install(session, packages, *dependency_group("lint"))
-    session.run("ruff", "format", "--check", ".")
-    session.run("ruff", "check", ".")
-    sources = [str(package.folder / "src") for package in packages]
-    # One run per package: with every tree on one command line mypy would want unique test names.
+    run = shared(session, *dependency_group("lint"))
+    run("ruff", "format", "--check", ".")
+    run("ruff", "check", ".")
+    sources = [str(package.folder / "src") for package in find_packages().values()]
     for source in sources:
-        session.run("mypy", source, env={"MYPYPATH": os.pathsep.join(sources)})
-    session.run("python", "docs/checks/arrows.py")
-    session.run("python", "docs/checks/house_rules.py")
+        run("mypy", source, MYPYPATH=os.pathsep.join(sources))
+    run("python", "docs/checks/arrows.py")
+    run("python", "docs/checks/house_rules.py")
 
 
-@nox.session(venv_location=SHARED_VENV)
+@nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
     """Build the site; run every code block; check that every option is documented."""
-    install(session, list(find_packages().values()), *dependency_group("docs"))
-    session.run("python", "docs/checks/options.py")
-    session.run("python", "docs/checks/code_blocks.py", *session.posargs)
-    session.run("mkdocs", "build", "--strict", "--quiet", "-f", ".mkdocs.yml")
-
-
-@nox.session(venv_location=SHARED_VENV, default=False)
-def bench(session: nox.Session) -> None:
-    """Run `gptoss bench` with what stands after --."""
-    install(session, list(find_packages().values()))
-    session.run("gptoss", "bench", *session.posargs)
+    run = shared(session, *dependency_group("docs"))
+    run("python", "docs/checks/options.py")
+    run("python", "docs/checks/code_blocks.py", *session.posargs)
+    run("mkdocs", "build", "--strict", "--quiet", "-f", ".mkdocs.yml")
 
 
 @nox.session(default=False)
