@@ -1,0 +1,140 @@
+"""The shortest way to complete a constrained answer from where it stands.
+
+Two searches over single bytes and markers. The first follows what usually closes a text soonest
+(`}` before `"` before `,`) and turns aside where that leads nowhere or in circles; the second goes
+breadth first, within a limit, for something shorter. Of states that allow the same tokens after
+the same number of bytes, one is followed. The bytes found are then written with the tokens that
+the model itself would use for them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from gptoss_harmony import tokens as special
+
+if TYPE_CHECKING:
+    from gptoss_harmony.encoding import Encoding
+
+_FORCED_MARKER: Final = re.compile(rb"\xff\[([0-9]+)\]")
+_CLOSERS: Final = b'}]",:0123456789tnf[{-'  # earlier closes sooner
+_TURN: Final = 256  # the cost of not taking the first choice; being where one was before costs 1
+_FREE: Final = 80  # where more bytes than this are allowed, they are the inside of a text
+_SHOWN: Final = 24  # bytes tried at one place
+_FIRST_LIMIT: Final = 4_000  # states
+_SECOND_LIMIT: Final = 300
+
+Step = bytes | int  # plain bytes, or a special token
+
+
+class PathFinder:
+    """Finds completions for the matchers of one encoding."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        table = encoding.token_bytes
+        singles = {
+            table[token]: token for token in range(special.FIRST_SPECIAL) if len(table[token]) == 1
+        }
+        self._byte_token = [singles[bytes([value])] for value in range(256)]
+        order = [*_CLOSERS, *(value for value in range(256) if value not in _CLOSERS)]
+        self._order = order
+
+    def short(self, matcher: Any) -> list[int] | None:
+        """Return tokens that complete the answer, usually few; None if none were found.
+
+        Args:
+            matcher: an `llguidance.LLMatcher`; it is not changed.
+        """
+        path = self._search(matcher, by_length=False, limit=_FIRST_LIMIT)
+        return None if path is None else self._as_tokens(matcher, path)
+
+    def shortest(self, matcher: Any, known: list[int]) -> list[int]:
+        """Return the fewest tokens found that complete the answer; takes tens of milliseconds.
+
+        Args:
+            matcher: an `llguidance.LLMatcher`; it is not changed.
+            known: what `short` found, returned if nothing is shorter.
+        """
+        path = self._search(matcher, by_length=True, limit=_SECOND_LIMIT)
+        return known if path is None else min(self._as_tokens(matcher, path), known, key=len)
+
+    def _search(self, matcher: Any, *, by_length: bool, limit: int) -> list[Step] | None:
+        """Best-first search; the cost is bytes written, or turns away from the closing byte."""
+        ticket = itertools.count()
+        heap: list[tuple[int, int, Any, list[Step]]] = [(0, 0, matcher.deep_copy(), [])]
+        seen: set[tuple[bytes, int]] = set()
+        visits: Counter[bytes] = Counter()
+        while heap and len(seen) < limit:
+            cost, _, state, path = heapq.heappop(heap)
+            path = path + self._follow_forced(state)
+            if state.is_accepting():
+                return path
+            mask = state.compute_bitmask()
+            if state.is_error() or (mask, len(path)) in seen:
+                continue
+            seen.add((mask, len(path)))
+            visits[mask] += 1
+            for rank, step in enumerate(self._choices(mask)):
+                child = state.deep_copy()
+                if not child.consume_token(self._token(step)):
+                    continue
+                if by_length:
+                    entry = (len(path) + 1, next(ticket))
+                else:
+                    entry = (cost + min(rank, 1) * _TURN + visits[mask] - 1, -next(ticket))
+                heapq.heappush(heap, (*entry, child, [*path, step]))
+        return None
+
+    def _follow_forced(self, state: Any) -> list[Step]:
+        """Advance `state` over what can only come next."""
+        steps: list[Step] = []
+        forced = state.compute_ff_bytes()
+        for index, piece in enumerate(_FORCED_MARKER.split(forced)):
+            part: list[Step] = [int(piece)] if index % 2 else [bytes([value]) for value in piece]
+            for step in part:
+                if not state.consume_token(self._token(step)):
+                    return steps
+                steps.append(step)
+        return steps
+
+    def _choices(self, mask: bytes) -> list[Step]:
+        """Allowed markers, then allowed bytes, those that close a text first."""
+        row = np.frombuffer(mask, np.uint8)
+        low = special.FIRST_SPECIAL // 8
+        bits = np.flatnonzero(np.unpackbits(row[low:], bitorder="little")) + low * 8
+        markers: list[Step] = [
+            int(token) for token in bits if special.FIRST_SPECIAL <= token < special.VOCABULARY_SIZE
+        ]
+        allowed = [
+            value
+            for value in self._order
+            if row[self._byte_token[value] // 8] >> (self._byte_token[value] % 8) & 1
+        ]
+        if len(allowed) > _FREE:  # inside a text: end it, else any letter is as good as another
+            allowed = [value for value in b'"a' if value in allowed] or allowed
+        else:
+            allowed = [value for value in allowed if value in _CLOSERS] or allowed
+        return markers + [bytes([value]) for value in allowed[:_SHOWN]]
+
+    def _token(self, step: Step) -> int:
+        return step if isinstance(step, int) else self._byte_token[step[0]]
+
+    def _as_tokens(self, matcher: Any, path: list[Step]) -> list[int]:
+        """Write the bytes between markers with long tokens, where the grammar takes them."""
+        tokens: list[int] = []
+        for is_marker, steps in itertools.groupby(path, key=lambda step: isinstance(step, int)):
+            if is_marker:
+                tokens += [step for step in steps if isinstance(step, int)]
+            else:
+                text = b"".join(step for step in steps if isinstance(step, bytes))
+                tokens += self._encoding.encode_text(text.decode("utf-8", "replace"))
+        if matcher.deep_copy().validate_tokens(tokens) == len(tokens):
+            return tokens
+        return [self._token(step) for step in path]
