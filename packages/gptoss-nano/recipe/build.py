@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from recipe.episode import Episode, Text
+from recipe.lexicon import STOP_WORDS
 from recipe.mixture import TASKS, draw
 from recipe.render import Document, Renderer
-from recipe.words import STOP_WORDS, Words, held_out
+from recipe.words import Words, held_out
 
 SHARD_TOKENS = 500_000
 LONGEST = 2048

@@ -17,9 +17,10 @@ import numpy as np
 from gptoss_harmony.tokens import SPECIAL_TOKENS
 from numpy.typing import NDArray
 
+from recipe.lexicon import FAMOUS, FAMOUS_FAMILY
 from recipe.mixture import draw
 from recipe.render import COPIED, Renderer
-from recipe.words import FAMOUS, FAMOUS_FAMILY, Words
+from recipe.words import Words
 
 ROWS = 8192
 SAMPLE = 4000  # conversations that are looked through for template tokens

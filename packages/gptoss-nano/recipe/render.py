@@ -13,15 +13,12 @@ from functools import lru_cache
 import numpy as np
 import openai_harmony
 from openai_harmony import RenderOptions
-from openai_harmony import DeveloperContent, ReasoningEffort, SystemContent, ToolDescription
 
 from gptoss_harmony.conversation import ResponseFormat, developer_message, system_message
 from gptoss_harmony.encoding import load_encoding
 from gptoss_harmony.nano_rows import token_words
-from gptoss_harmony.sections import developer_text, system_text
 from recipe.episode import (
     LATER,
-    PROMPT,
     SYNTAX,
     VALUE,
     Completion,
@@ -31,7 +28,7 @@ from recipe.episode import (
     Turn,
     plain,
 )
-from recipe.words import STOP_WORDS
+from recipe.lexicon import FAMOUS, FAMOUS_FAMILY, STOP_WORDS
 
 START, END, MESSAGE, CHANNEL, CONSTRAIN = 200_006, 200_007, 200_008, 200_005, 200_003
 RETURN, CALL = 200_002, 200_012
@@ -58,6 +55,18 @@ class Renderer:
         self._system = lru_cache(maxsize=4096)(self._render_system)
         self._cached = lru_cache(maxsize=20_000)(lambda text: tuple(self.encode(text)))
         self._is_name = [_is_name(text) for text in self.encoding.token_bytes]
+        for token in self._of_uneven_names():
+            self._is_name[token] = False
+
+    def _of_uneven_names(self) -> set[int]:
+        """Tokens of well-known names whose pieces depend on the space: renaming would break them."""
+        uneven: set[int] = set()
+        for name in (*FAMOUS, *FAMOUS_FAMILY):
+            bare, spaced = self.encode(name), self.encode(" " + name)
+            if bare[1:] != spaced[1:] or self.words[bare[0]] != self.words[spaced[0]]:
+                words = {int(self.words[token]) for token in (*bare, *spaced)}
+                uneven.update(np.flatnonzero(np.isin(self.words, list(words))).tolist())
+        return uneven
 
     def document(self, episode: Episode, *, date: str | None, keep_analysis: bool) -> Document:
         """The whole conversation, with loss on the assistant's part of the last turn."""
@@ -83,6 +92,14 @@ class Renderer:
         out.user(last.user)
         for completion in last.completions[:done]:
             self._completion(out, completion)
+        out.special(START)
+        out.words("assistant")
+        return out.tokens
+
+    def reply(self, message: Message) -> list[int]:
+        """A tool's reply and the start of the model's next message."""
+        out = _Writer(self)
+        self._message(out, message, loss=False, stop=END)
         out.special(START)
         out.words("assistant")
         return out.tokens

@@ -18,307 +18,12 @@ import numpy as np
 
 from gptoss_harmony.nano_rows import token_forms, token_texts, token_words
 
+from recipe.lexicon import FAMOUS, FAMOUS_FAMILY, STOP_WORDS, TAUGHT
+
 Encode = Callable[[str], list[int]]
 
 HELD_OUT_SHARE = 16
 LEARNED_BELOW = 10_000  # single-token names below this id mostly have a learned row
-
-# Words that carry meaning in the templates: no name may be one of them.
-STOP_WORDS = frozenset(
-    [
-        "a",
-        "about",
-        "add",
-        "after",
-        "all",
-        "also",
-        "an",
-        "analysis",
-        "and",
-        "any",
-        "are",
-        "argument",
-        "arguments",
-        "array",
-        "as",
-        "ask",
-        "assistant",
-        "at",
-        "be",
-        "begin",
-        "body",
-        "boolean",
-        "browser",
-        "but",
-        "by",
-        "call",
-        "calls",
-        "change",
-        "channel",
-        "code",
-        "commentary",
-        "compute",
-        "create",
-        "cursor",
-        "def",
-        "default",
-        "delete",
-        "developer",
-        "do",
-        "done",
-        "end",
-        "enum",
-        "error",
-        "extract",
-        "false",
-        "field",
-        "fields",
-        "file",
-        "final",
-        "find",
-        "for",
-        "from",
-        "function",
-        "functions",
-        "get",
-        "give",
-        "has",
-        "have",
-        "help",
-        "how",
-        "i",
-        "id",
-        "if",
-        "in",
-        "insert",
-        "into",
-        "is",
-        "it",
-        "item",
-        "items",
-        "json",
-        "key",
-        "keys",
-        "l",
-        "line",
-        "lines",
-        "list",
-        "loc",
-        "look",
-        "match",
-        "my",
-        "name",
-        "namespace",
-        "new",
-        "no",
-        "none",
-        "not",
-        "null",
-        "number",
-        "object",
-        "of",
-        "off",
-        "on",
-        "one",
-        "open",
-        "or",
-        "page",
-        "parameter",
-        "parameters",
-        "patch",
-        "pattern",
-        "please",
-        "print",
-        "prop",
-        "properties",
-        "property",
-        "python",
-        "query",
-        "remove",
-        "repeat",
-        "replace",
-        "required",
-        "result",
-        "results",
-        "return",
-        "run",
-        "say",
-        "schema",
-        "search",
-        "set",
-        "string",
-        "system",
-        "text",
-        "than",
-        "that",
-        "the",
-        "their",
-        "then",
-        "there",
-        "these",
-        "this",
-        "to",
-        "tool",
-        "tools",
-        "true",
-        "turn",
-        "type",
-        "update",
-        "url",
-        "use",
-        "user",
-        "using",
-        "value",
-        "values",
-        "viewing",
-        "want",
-        "was",
-        "web",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "will",
-        "with",
-        "write",
-        "yes",
-        "you",
-        "your",
-    ]
-)
-
-# Names that people try first. They are always in the training part.
-FAMOUS = [
-    "Alice",
-    "Bob",
-    "Maria",
-    "Anna",
-    "Peter",
-    "John",
-    "Emma",
-    "Ada",
-    "Grace",
-    "Alan",
-    "Linus",
-    "Marie",
-    "Paul",
-    "Laura",
-    "David",
-    "Sofia",
-    "Tom",
-    "Julia",
-    "Max",
-    "Eva",
-    "Ahmed",
-    "Wei",
-    "Yuki",
-    "Olga",
-    "Ivan",
-    "Carlos",
-    "Lucia",
-    "Priya",
-    "Omar",
-    "Nina",
-    "Paris",
-    "London",
-    "Berlin",
-    "Madrid",
-    "Rome",
-    "Lisbon",
-    "Vienna",
-    "Tokyo",
-    "Oslo",
-    "Dublin",
-    "Athens",
-    "Cairo",
-    "Delhi",
-    "Boston",
-    "Chicago",
-    "Prague",
-    "Warsaw",
-    "Zurich",
-    "Geneva",
-    "Milan",
-    "Munich",
-    "Hamburg",
-    "Seattle",
-    "Toronto",
-    "Sydney",
-    "Kyoto",
-    "Seoul",
-    "Lima",
-    "Quito",
-    "Helsinki",
-    "Stockholm",
-    "Copenhagen",
-    "Brussels",
-    "Amsterdam",
-    "Barcelona",
-    "Lyon",
-    "Nice",
-    "Porto",
-    "Naples",
-    "Krakow",
-    "Budapest",
-    "Bucharest",
-    "Istanbul",
-    "Nairobi",
-    "Lagos",
-]
-FAMOUS_FAMILY = [
-    "Smith",
-    "Jones",
-    "Garcia",
-    "Lopez",
-    "Müller",
-    "Rossi",
-    "Silva",
-    "Kim",
-    "Tanaka",
-    "Novak",
-    "Ivanov",
-    "Martin",
-    "Lovelace",
-    "Hopper",
-    "Turing",
-    "Curie",
-    "Einstein",
-    "Newton",
-    "Darwin",
-    "Brown",
-    "Taylor",
-    "Wilson",
-    "Chen",
-    "Singh",
-    "Khan",
-    "Ali",
-    "Costa",
-]
-
-# Parameter names that real tools use; mixed with identifiers that nobody has seen.
-PARAMETERS = """city country location place person title subject message content topic category
-language currency unit color size format email address street zip phone date day month year time
-start stop end_date start_date duration amount price quantity count limit offset width height weight
-distance temperature speed level priority status label tags notes path folder source target origin
-destination customer product order_id account verbose recursive enabled public urgent""".split()
-
-# What people ask about a thing.
-ATTRIBUTES = """height length population area age capital mayor founder owner color price weight depth
-speed director author language currency width president anthem sponsor manager opening_year
-temperature altitude distance champion""".split()
-
-# Fields of the records that extraction knows by meaning.
-FIELDS = """name age city company job country email phone hobby customer product quantity price date
-address event time speaker""".split()
-
-# Names with a meaning of their own are taught, whatever their hash.
-TAUGHT = frozenset(
-    part.casefold()
-    for name in (*FAMOUS, *FAMOUS_FAMILY, *PARAMETERS, *ATTRIBUTES, *FIELDS)
-    for part in (name, *name.split("_"))
-)
-
 
 def held_out(name: str) -> bool:
     """Whether a name belongs to the held-out sixteenth."""
@@ -368,6 +73,7 @@ class Words:
         self.twins = np.array(twins)
         self.ascii_twins = np.array([t for t in twins if self.texts[t].isascii()])
         self.tails = np.array(tails)
+        self.ascii_tails = np.array([t for t in tails if self.texts[t].isascii()])
         self.spaced = np.array([t for t, text in enumerate(self.texts) if self._may_follow(text)])
 
     def _may_follow(self, text: bytes) -> bool:
@@ -375,12 +81,18 @@ class Words:
         word = _letters(text[1:]) if text[:1] == b" " else None
         return bool(word) and (self.held or not held_out(str(word)))
 
-    def agrees(self, name: str) -> bool:
-        """Whether the name has the same pieces after a space, up to the form of the first one."""
-        bare, spaced = self.encode(name), self.encode(" " + name)
-        if bare[1:] != spaced[1:]:
-            return False
-        return bool(self.word_of[bare[0]] == self.word_of[spaced[0]])
+    def agrees(self, name: str, before: str = " ") -> bool:
+        """Whether the name has the same pieces after each character of `before` as on its own.
+
+        Its first piece may be another form of the same word, or stand after the character as it is.
+        """
+        bare = self.encode(name)
+        for mark in before:
+            marked = self.encode(mark + name)
+            whole = len(marked) == len(bare) and self.word_of[marked[0]] == self.word_of[bare[0]]
+            if not (whole and marked[1:] == bare[1:]) and marked != [*self.encode(mark), *bare]:
+                return False
+        return True
 
     def admits(self, name: str) -> bool:
         """Whether the name is in this part, allowed as a name, and inside or outside as asked."""
@@ -391,11 +103,13 @@ class Words:
         tokens = set(self.encode(name)) | set(self.encode(" " + name))
         return (tokens <= self.rows) == self.inside
 
-    def _draw(self, rng: random.Random, propose: Callable[[], str]) -> str:
-        while True:
+    def _draw(self, propose: Callable[[], str], before: str = " ") -> str:
+        for _ in range(100_000):
             name = propose()
-            if self.admits(name) and self.agrees(name):
+            famous = name in FAMOUS and not self.held
+            if famous or (self.admits(name) and self.agrees(name, before)):
                 return name
+        raise ValueError("no name of this part can be made; check rows and part")
 
     def _pick(self, rng: random.Random, pool: np.ndarray) -> str:
         """One token of a pool (sorted by id) as text; half of the draws from the common ids."""
@@ -417,7 +131,7 @@ class Words:
             second = first + self._pick(rng, self.tails)
             return second if kind < 0.9 else second + self._pick(rng, self.tails)
 
-        return self._draw(rng, propose)
+        return self._draw(propose)
 
     def later(self, rng: random.Random) -> str:
         """A word that only ever stands after a space: the second word of a name."""
@@ -425,27 +139,31 @@ class Words:
         def propose() -> str:
             if not self.held and rng.random() < 0.15:
                 return rng.choice(FAMOUS_FAMILY)
-            return self._pick(rng, self.spaced)[1:]
+            first = self._pick(rng, self.spaced)[1:]
+            return first if rng.random() < 0.5 else first + self._pick(rng, self.tails)
 
-        while True:
+        for _ in range(100_000):
             name = propose()
             if self.admits(name):
                 return name
+        raise ValueError("no name of this part can be made; check rows and part")
 
     def phrase(self, rng: random.Random, most: int = 3) -> str:
         """A name of one to `most` words."""
         count = rng.choice([1, 1, 2, 2, 3][: 2 * most - 1])
         return " ".join([self.word(rng), *(self.later(rng) for _ in range(count - 1))])
 
-    def identifier(self, rng: random.Random, most: int = 3) -> str:
-        """A snake_case identifier of one to `most` parts."""
+    def identifier(self, rng: random.Random, most: int = 3, before: str = " ") -> str:
+        """A snake_case identifier of one to `most` parts, the same after `before`; see `agrees`."""
 
         def propose() -> str:
             count = rng.choice([1, 1, 2, 2, 3][: 2 * most - 1])
             parts = [self._pick(rng, self.ascii_twins).lower() for _ in range(count)]
+            if self.held and self.inside:  # single learned words are never held out
+                parts[0] += self._pick(rng, self.ascii_tails)
             return "_".join(parts)
 
-        return self._draw(rng, propose)
+        return self._draw(propose, before)
 
     def held_out_ids(self) -> np.ndarray:
         """Ids that are held-out names on their own, in any form, int64 sorted."""

@@ -26,7 +26,8 @@ from recipe.episode import (
     value,
 )
 from recipe.tasks.schemas import number
-from recipe.words import ATTRIBUTES, Words
+from recipe.lexicon import ATTRIBUTES
+from recipe.words import Words
 
 ASK = [
     "What is the {a} of {e}?",
@@ -121,7 +122,7 @@ def _reply(function: str, display: Text) -> Message:
 
 def _fact(rng: random.Random, words: Words, entity: str) -> Fact:
     common = rng.random() < (0.2 if words.held else 0.5)
-    attribute = rng.choice(ATTRIBUTES).replace("_", " ") if common else words.word(rng)
+    attribute = rng.choice(ATTRIBUTES) if common else words.word(rng)
     item = str(abs(number(rng))) if rng.random() < 0.5 else words.phrase(rng, 2)
     return Fact(attribute, entity, item)
 

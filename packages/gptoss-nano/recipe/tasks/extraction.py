@@ -35,7 +35,7 @@ PERSON = {
     "country": ["was born in the country {v}", "is a citizen of {v}"],
     "email": ["has the email {v}", "can be reached at {v}"],
     "phone": ["has the phone number {v}", "can be called at {v}"],
-    "hobby": ["likes {v}", "enjoys {v}", "loves {v}"],
+    "food": ["likes {v}", "enjoys {v}", "loves {v}"],
 }
 ORDER = {
     "customer": ["{v}"],

@@ -67,11 +67,11 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
     sign = rng.choice([" = ", " = ", " = ", "=", ": "])
     entries: dict[str, str] = {}
     for _ in range(rng.randint(1, 7)):
-        entries[words.identifier(rng, 2)] = _setting(rng, words)
+        entries[words.identifier(rng, 2, " -+")] = _setting(rng, words)
     target = rng.choice(list(entries))
     old = _line(target, entries[target], sign)
     kind = rng.choice(["change"] * 6 + ["remove", "insert"])
-    fresh, new = words.identifier(rng, 2), _setting(rng, words)
+    fresh, new = words.identifier(rng, 2, " -+"), _setting(rng, words)
     shown = dict(f=key(path), k=key(target), o=value(entries[target]), n=value(new), x=key(fresh))
     if kind == "change":
         wish, hunk = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from recipe.words import PARAMETERS, Words
+from recipe.lexicon import PARAMETERS
+from recipe.words import Words
 
 
 def names(rng: random.Random, words: Words, count: int) -> list[str]:
