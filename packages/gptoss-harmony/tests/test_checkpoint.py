@@ -220,3 +220,22 @@ def test_reading_names_what_is_not_there_and_what_vanished(copy):
     (folder / "model.safetensors").write_bytes(b"short")
     with pytest.raises(CheckpointError, match="changed since it was opened"):
         checkpoint.read("norm.scale")
+
+
+def test_expanded_experts_under_packed_names_are_read(copy, folders):
+    folder = copy("hf-bf16")
+    (folder / INDEX).unlink()
+    for path in folder.glob("*.safetensors"):
+        content = path.read_bytes()
+        header = {e.name: (e.dtype, e.shape) for e in read_header(path).values()}
+        data = content[8 + int.from_bytes(content[:8], "little") :]
+        prefix, _ = build_header(
+            (f"{name}_blocks" if name.endswith("_proj") else name, *rest)
+            for name, rest in header.items()
+        )
+        path.write_bytes(prefix + data)
+    checkpoint, plain = Checkpoint.open(folder), Checkpoint.open(folders / "hf-bf16")
+    assert checkpoint.layout == "hf-bf16"
+    assert "Transformers 5" in checkpoint.notes[0]
+    for name in plain.tensors:
+        assert np.array_equal(checkpoint.read(name), plain.read(name))

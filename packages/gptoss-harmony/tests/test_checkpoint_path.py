@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from gptoss_harmony import nano
 from gptoss_harmony.checkpoint_path import hub_cache, resolve_checkpoint
 from gptoss_harmony.errors import CheckpointError
 
@@ -94,7 +95,11 @@ def test_nothing_there(tmp_path):
         resolve_checkpoint(tmp_path / "a" / "b")
 
 
+def test_a_path_that_the_system_refuses():
+    with pytest.raises(CheckpointError, match="cannot be read: File name too long"):
+        resolve_checkpoint("x" * 5000)
+
+
 def test_nano_is_unpacked(monkeypatch, tmp_path):
-    nano = pytest.importorskip("gptoss_harmony.nano")
     monkeypatch.setattr(nano, "unpack", lambda: tmp_path)
     assert resolve_checkpoint("nano") == tmp_path

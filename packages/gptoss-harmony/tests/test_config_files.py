@@ -1,6 +1,8 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gptoss_harmony.config import gpt_oss_20b, gpt_oss_120b
 from gptoss_harmony.config_files import (
@@ -105,6 +107,27 @@ def test_several_problems_come_together():
     with pytest.raises(CheckpointError) as error:
         parse_config(hugging_face(hidden_act="relu", vocab_size="many", attention_bias=False))
     assert all(word in str(error.value) for word in ("hidden_act", "vocab_size", "attention_bias"))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.sampled_from([ORIGINAL_20B, hugging_face()]))
+def test_any_value_anywhere_is_read_or_refused(data, config):
+    config = json.loads(json.dumps(config))
+    for key in data.draw(st.lists(st.sampled_from(sorted(config)), max_size=3)):
+        config[key] = data.draw(json_values)
+    if isinstance(rope := config.get("rope_scaling"), dict) and rope:
+        rope[data.draw(st.sampled_from(sorted(rope)))] = data.draw(json_values)
+    try:
+        assert parse_config(config).max_context_length >= 0
+    except CheckpointError as error:
+        assert str(error).startswith("config.json: ")  # noqa: PT017 - both ways out are right
 
 
 @pytest.mark.transformers

@@ -170,6 +170,12 @@ def test_transformers_loads_the_converted_folder(original, tmp_path):
         ),
         transformers.AutoModelForCausalLM.from_pretrained(dense.path, dtype=torch.bfloat16),
     ]
+    for model, name in zip(models, ("saved-packed", "saved-dense"), strict=True):
+        model.save_pretrained(tmp_path / name)
+        saved = Checkpoint.open(tmp_path / name)
+        assert saved.layout == "hf-bf16"
+        for tensor in dense.tensors:
+            assert np.array_equal(saved.read(tensor), dense.read(tensor)), tensor
     states = [model.state_dict() for model in models]
     assert states[0].keys() == states[1].keys()
     for name in states[0]:

@@ -104,9 +104,12 @@ class Checkpoint:
         folder = resolve_checkpoint(checkpoint)
         config, dialect_is_hf = _read_config(folder)
         entries, notes = _read_entries(folder)
+        entries, renamed = _rename_expanded(entries)
         layout = _detect_layout(folder, entries, dialect_is_hf)
         tensors = _match(folder, tensor_specs(config, layout), entries)
-        return cls(path=folder, layout=layout, config=config, tensors=tensors, notes=notes)
+        return cls(
+            path=folder, layout=layout, config=config, tensors=tensors, notes=notes + renamed
+        )
 
     @property
     def nbytes(self) -> int:
@@ -214,6 +217,27 @@ def _compare_index(index: dict[str, str], entries: dict[str, tuple[Path, Entry]]
         if claimed != actual:
             problems.append(f"{INDEX_NAME} has {name} in {claimed}, the headers in {actual}")
     return problems
+
+
+def _rename_expanded(
+    entries: dict[str, tuple[Path, Entry]],
+) -> tuple[dict[str, tuple[Path, Entry]], tuple[str, ...]]:
+    """Give bf16 experts their own names where they stand under those of packed blocks.
+
+    Transformers 5 saves a model that it expanded from MXFP4 in this way.
+    """
+    renamed = {
+        name.removesuffix("_blocks") if _is_expanded_block(name, entry) else name: (path, entry)
+        for name, (path, entry) in entries.items()
+    }
+    if renamed.keys() == entries.keys() or len(renamed) < len(entries):
+        return entries, ()
+    return renamed, ("bf16 experts are named *_blocks, as Transformers 5 saves them: read as such",)
+
+
+def _is_expanded_block(name: str, entry: Entry) -> bool:
+    """Whether a tensor named like packed blocks holds expanded weights."""
+    return name.endswith("_proj_blocks") and entry.dtype == "BF16" and len(entry.shape) == 3
 
 
 def _detect_layout(

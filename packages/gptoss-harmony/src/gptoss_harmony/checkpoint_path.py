@@ -37,9 +37,14 @@ def resolve_checkpoint(checkpoint: str | os.PathLike[str]) -> Path:
 
         return Path(nano.unpack())
     path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        return weights_folder(path)
-    if path.exists():
+    try:
+        if path.is_dir():
+            return weights_folder(path)
+        exists = path.exists()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(f"{path} cannot be read: {reason}") from error
+    if exists:
         raise CheckpointError(_not_a_folder(path))
     name = os.fspath(checkpoint)
     hub_id = f"openai/{name}" if name in HUB_MODELS else name

@@ -49,6 +49,20 @@ class RemoteFile:
 
 
 @dataclass(frozen=True, slots=True)
+class _Source:
+    """A repository at a hub, through the module `huggingface_hub`."""
+
+    hub: Any
+    repository: str
+    endpoint: str | None
+
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """What the hub's client raises, whichever HTTP library its release is built on."""
+        return (OSError, ValueError, *self.hub.errors.HfHubHTTPError.__bases__)
+
+
+@dataclass(frozen=True, slots=True)
 class _Place:
     """Where a file goes: while it grows, when it is complete, and a link to that (cache only)."""
 
@@ -88,21 +102,19 @@ def download_model(
     name = model.removeprefix("openai/")
     if name not in HUB_MODELS:
         raise UsageError(f"{model!r} is not one of {', '.join(HUB_MODELS)}")
-    hub = _import_hub()
-    repository = f"openai/{name}"
-    failures = (OSError, ValueError, *hub.errors.HfHubHTTPError.__bases__)  # of either HTTP client
+    source = _Source(_import_hub(), f"openai/{name}", endpoint)
     try:
-        commit, files = _list_files(hub, repository, layout, endpoint)
-        root, places = _plan(repository, commit, files, to)
+        commit, files = _list_files(source, layout)
+        root, places = _plan(source.repository, commit, files, to)
         _check_space(files, places, root)
         for file, place in zip(files, places, strict=True):
-            _fetch(hub, repository, commit, file, place, endpoint)
+            _fetch(source, commit, file, place)
         if to is None:
             reference = root.parent.parent / "refs" / "main"
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(commit, "utf-8")
-    except failures as error:
-        raise _explain(error, repository, endpoint or hub.constants.ENDPOINT) from error
+    except source.failures as error:
+        raise _explain(source, error) from error
     return root if layout == "hf" else root / layout
 
 
@@ -121,11 +133,10 @@ def _import_hub() -> Any:
     return huggingface_hub
 
 
-def _list_files(
-    hub: Any, repository: str, layout: HubLayout, endpoint: str | None
-) -> tuple[str, list[RemoteFile]]:
+def _list_files(source: _Source, layout: HubLayout) -> tuple[str, list[RemoteFile]]:
     """The current commit and the files of one layout."""
-    info = hub.HfApi(endpoint=endpoint).model_info(repository, files_metadata=True)
+    repository = source.repository
+    info = source.hub.HfApi(endpoint=source.endpoint).model_info(repository, files_metadata=True)
     files = []
     for sibling in info.siblings or ():
         path = PurePosixPath(sibling.rfilename)
@@ -190,22 +201,16 @@ def _partial_size(place: _Place, size: int) -> int:
     return have if have <= size else 0
 
 
-def _fetch(
-    hub: Any,
-    repository: str,
-    commit: str,
-    file: RemoteFile,
-    place: _Place,
-    endpoint: str | None,
-) -> None:
+def _fetch(source: _Source, commit: str, file: RemoteFile, place: _Place) -> None:
     """Bring one file to its place, unless it is there."""
     if not place.complete(file.size):
         place.partial.parent.mkdir(parents=True, exist_ok=True)
         place.final.parent.mkdir(parents=True, exist_ok=True)
         if file.size > _HTTP_LIMIT:
-            _fetch_huge(hub, repository, commit, file, place, endpoint)
+            _fetch_huge(source, commit, file, place)
         else:
-            _transfer(hub, repository, commit, file, place, endpoint)
+            while not _transfer(source, commit, file, place):
+                continue  # from where the connection broke
             _verify(file, place.partial)
             place.partial.replace(place.final)
     if place.link is not None and place.final.exists() and not place.link.exists():
@@ -213,46 +218,48 @@ def _fetch(
         _link(place.final, place.link)
 
 
-def _transfer(
-    hub: Any,
-    repository: str,
-    commit: str,
-    file: RemoteFile,
-    place: _Place,
-    endpoint: str | None,
-) -> None:
-    """Append what is missing to the partial file; connection failures are retried inside."""
-    url = hub.hf_hub_url(repository, file.name, revision=commit, endpoint=endpoint)
+def _transfer(source: _Source, commit: str, file: RemoteFile, place: _Place) -> bool:
+    """Append to the partial file; False if the connection broke after it had brought something."""
+    hub, endpoint = source.hub, source.endpoint
+    url = hub.hf_hub_url(source.repository, file.name, revision=commit, endpoint=endpoint)
     headers = hub.utils.build_hf_headers() | {"Accept-Encoding": "identity"}
     metadata = hub.file_download.get_hf_file_metadata(url)
     if urlparse(metadata.location).netloc != urlparse(url).netloc:
         # The bytes live on another host, which must not see the user's token.
         headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
     have = _partial_size(place, file.size)
-    with place.partial.open("ab" if have else "wb") as output:
-        hub.file_download.http_get(
-            metadata.location,
-            output,
-            resume_size=have,
-            headers=headers,
-            expected_size=file.size,
-            displayed_filename=file.name,
-        )
+    try:
+        with place.partial.open("ab" if have else "wb") as output:
+            hub.file_download.http_get(
+                metadata.location,
+                output,
+                resume_size=have,
+                headers=headers,
+                expected_size=file.size,
+                displayed_filename=file.name,
+            )
+    except source.failures as error:
+        if (
+            _status(error)
+            or getattr(error, "errno", None)
+            or _partial_size(place, file.size) <= have
+        ):
+            raise
+        return False
+    return True
 
 
-def _fetch_huge(
-    hub: Any,
-    repository: str,
-    commit: str,
-    file: RemoteFile,
-    place: _Place,
-    endpoint: str | None,
-) -> None:
+def _fetch_huge(source: _Source, commit: str, file: RemoteFile, place: _Place) -> None:
     """A file beyond the hub's HTTP limit comes through hf_xet, into a folder of its own first."""
     staging = place.partial.with_suffix(".xet")
-    path = hub.hf_hub_download(
-        repository, file.name, revision=commit, local_dir=staging, endpoint=endpoint
+    path = source.hub.hf_hub_download(
+        source.repository,
+        file.name,
+        revision=commit,
+        local_dir=staging,
+        endpoint=source.endpoint,
     )
+    _verify(file, Path(path))
     Path(path).replace(place.final)
     shutil.rmtree(staging, ignore_errors=True)
 
@@ -280,9 +287,16 @@ def _link(target: Path, link: Path) -> None:
         target.replace(link)
 
 
-def _explain(error: Exception, repository: str, endpoint: str) -> HarmonyError:
-    """One sentence for what went wrong, with what to do."""
+def _status(error: Exception) -> int | None:
+    """The HTTP status that an error carries."""
     status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _explain(source: _Source, error: Exception) -> HarmonyError:
+    """One sentence for what went wrong, with what to do."""
+    repository, endpoint = source.repository, source.endpoint or source.hub.constants.ENDPOINT
+    status = _status(error)
     if status in (401, 403, 404):
         return CheckpointError(
             f"{endpoint} does not offer {repository} to you (HTTP {status}): check HF_ENDPOINT and "
