@@ -53,7 +53,7 @@ def test_pairs_match_the_expanded_matrices(place, form, tokens, pairs, rows):
     gates = torch.rand(tokens * CHOSEN)
     hidden = place.poisoned(tokens * CHOSEN, inner)
     out = place.poisoned(tokens * CHOSEN, width, dtype=torch.float32)
-    launch = Launch(rows=rows, pairs=pairs)
+    launch = Launch(rows=rows, pairs=pairs, unroll=1 + (rows == 16), scaled=pairs == 64)
     ours, gates_there = place.ints(chosen), gates.to(place.device)
     if form == "direct":
         experts_direct(x, first[0], ours, gates_there, hidden, swiglu=7.0, launch=launch)

@@ -18,7 +18,7 @@ def _unpack(blocks, scales, out, rows, panels, SCALED: tl.constexpr, ASM: tl.con
     like = tl.zeros((1,), out.dtype.element_ty)
     for panel in range(panels):
         low, high, low_scale, high_scale = load_panel(
-            blocks, scales, row, panel, rows, like, SCALED, ASM
+            blocks, scales, 0, panel, rows, like, 16, SCALED, ASM
         )
         low, high = low.to(tl.float32), high.to(tl.float32)
         if not SCALED:
@@ -50,11 +50,11 @@ def test_all_codes_and_scales_are_exact(place, scaled):
 
 
 def test_packing_keeps_every_byte_count():
-    blocks = torch.randint(0, 256, (2, 6, 90, 16), dtype=torch.uint8)
-    scales = torch.randint(0, 255, (2, 6, 90), dtype=torch.uint8)
+    blocks = torch.randint(0, 256, (2, 32, 90, 16), dtype=torch.uint8)
+    scales = torch.randint(0, 255, (2, 32, 90), dtype=torch.uint8)
     packed, words = pack_panels(blocks, scales)
-    assert packed.shape == (2, 45, 6, 32)
-    assert words.shape == (2, 23, 6)
+    assert packed.shape == (2, 45, 32 * 32)
+    assert words.shape == (2, 23, 32)
     assert words.dtype == torch.int32
 
 

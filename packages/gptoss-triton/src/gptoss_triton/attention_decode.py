@@ -125,6 +125,7 @@ def _attention_decode(
     HEADS: tl.constexpr,
     D: tl.constexpr,
     CHUNK: tl.constexpr,
+    KEYS: tl.constexpr,
     STAGES: tl.constexpr,
     PDL: tl.constexpr,
 ):
@@ -150,7 +151,7 @@ def _attention_decode(
         return
     head = tl.arange(0, HEADS)
     column = tl.arange(0, D)
-    slot = tl.arange(0, PAGE)
+    slot = tl.arange(0, KEYS)
     token = qkv + row * (heads + 2 * kv_heads) * D
     query_head = kv_head * GROUP + head
     q = _rotated(
@@ -177,18 +178,19 @@ def _attention_decode(
     peak = tl.full((HEADS,), float("-inf"), tl.float32)
     total = tl.zeros((HEADS,), tl.float32)
     acc = tl.zeros((HEADS, D), tl.float32)
-    for index in tl.range(begin, end, num_stages=STAGES):
-        page = tl.load(table + row * table_length + index).to(tl.int64)
-        base = (page * kv_heads + kv_head) * PAGE * D
-        key_position = index * PAGE + slot
-        k = tl.load(keys + base + slot[None, :] * D + column[:, None])  # (D, PAGE)
-        v = tl.load(values + base + slot[:, None] * D + column[None, :])  # (PAGE, D)
+    for start in tl.range(begin * PAGE, end * PAGE, KEYS, num_stages=STAGES):
+        key_position = start + slot
+        inside = key_position < end * PAGE
+        page = tl.load(table + row * table_length + key_position // PAGE, mask=inside, other=0)
+        base = ((page.to(tl.int64) * kv_heads + kv_head) * PAGE + key_position % PAGE) * D
+        k = tl.load(keys + base[None, :] + column[:, None])  # (D, KEYS)
+        v = tl.load(values + base[:, None] + column[None, :])  # (KEYS, D)
         k = tl.where((key_position == position)[None, :], new_key[:, None], k)
         v = tl.where((key_position == position)[:, None], new_value[None, :], v)
         # Slots past the newest hold whatever a page's earlier owner left: not even times zero.
         v = tl.where((key_position <= position)[:, None], v, 0.0)
-        score = tl.dot(q, k)  # (HEADS, PAGE)
-        seen = (key_position >= first_key) & (key_position <= position)
+        score = tl.dot(q, k)  # (HEADS, KEYS)
+        seen = (key_position >= first_key) & (key_position <= position) & inside
         score = tl.where(seen[None, :], score, float("-inf"))
         higher = tl.maximum(peak, tl.max(score, 1))
         weight = tl.exp2(score - higher[:, None])
@@ -244,7 +246,7 @@ def attention_decode(
         out: (B, H D), written.
         scratch: its number of splits bounds how many programs share a sequence.
         window: keys a query sees, itself included; None for all.
-        launch: warps, stages, and `columns` splits joined at a time.
+        launch: `rows` keys a step, `columns` splits joined at a time.
     """
     batch = positions.numel()
     _, kv_heads, _, dim = cache[0].shape
@@ -272,6 +274,7 @@ def attention_decode(
         HEADS=max(16, triton.next_power_of_2(heads // kv_heads)),
         D=dim,
         CHUNK=min(launch.columns, triton.next_power_of_2(splits)),
+        KEYS=launch.rows,
         STAGES=launch.stages,
         **launch.plain(qkv.device),
     )

@@ -35,7 +35,7 @@ class PackedMatrix:
     """One layer's packed matrices of all experts.
 
     Attributes:
-        blocks: (E, P, R, 32) uint8 panels.
+        blocks: (E, P, 32 R) uint8 panels of fragments.
         scales: (E, ceil(P/2), R) int32 words.
         bias: (E, R) bf16 or float32, rows in the order of `blocks`.
         columns: input width, before panels were filled up.
@@ -71,6 +71,7 @@ def _experts(
     EVEN: tl.constexpr,
     ROWS: tl.constexpr,
     PAIRS: tl.constexpr,
+    UNROLL: tl.constexpr,
     STAGES: tl.constexpr,
     SCALED: tl.constexpr,
     ASM: tl.constexpr,
@@ -106,23 +107,26 @@ def _experts(
     column = tl.arange(0, 32)
     x_low = x + (pair // DIV).to(tl.int64)[None, :] * columns + column[:, None]  # (32, PAIRS)
     acc = tl.zeros((ROWS, PAIRS), tl.float32)
-    for panel in tl.range(0, panels, num_stages=STAGES):
-        low_mask = live[None, :]
-        high_mask = live[None, :]
-        if not EVEN:
-            low_mask = low_mask & (panel * 64 + column < columns)[:, None]
-            high_mask = high_mask & (panel * 64 + 32 + column < columns)[:, None]
-        low_x = tl.load(x_low + panel * 64, mask=low_mask, other=0.0)
-        high_x = tl.load(x_low + panel * 64 + 32, mask=high_mask, other=0.0)
-        low, high, low_scale, high_scale = load_panel(
-            block_base, scale_base, safe_row, panel, rows_total, low_x, SCALED, ASM
-        )
-        if SCALED:
-            acc = tl.dot(low, low_x, acc)
-            acc = tl.dot(high, high_x, acc)
-        else:
-            acc += tl.dot(low, low_x) * low_scale[:, None]
-            acc += tl.dot(high, high_x) * high_scale[:, None]
+    for first_panel in tl.range(0, panels, UNROLL, num_stages=STAGES):
+        for step in tl.static_range(UNROLL):
+            panel = first_panel + step
+            low_mask = live[None, :]
+            high_mask = live[None, :]
+            if not EVEN:
+                low_mask = low_mask & (panel * 64 + column < columns)[:, None]
+                high_mask = high_mask & (panel * 64 + 32 + column < columns)[:, None]
+                panel = tl.minimum(panel, panels - 1)
+            low_x = tl.load(x_low + panel * 64, mask=low_mask, other=0.0)
+            high_x = tl.load(x_low + panel * 64 + 32, mask=high_mask, other=0.0)
+            low, high, low_scale, high_scale = load_panel(
+                block_base, scale_base, row_tile * ROWS, panel, rows_total, low_x, ROWS, SCALED, ASM
+            )
+            if SCALED:
+                acc = tl.dot(low, low_x, acc)
+                acc = tl.dot(high, high_x, acc)
+            else:
+                acc += tl.dot(low, low_x) * low_scale[:, None]
+                acc += tl.dot(high, high_x) * high_scale[:, None]
     acc += tl.load(bias + expert * rows_total + safe_row).to(tl.float32)[:, None]
     if SWIGLU:
         grouped = acc.reshape(ROWS // 16, 2, 8, PAIRS).permute(0, 2, 3, 1)
@@ -196,7 +200,7 @@ def _launch(
     launch: Launch,
 ) -> None:
     """Fill in what both forms share."""
-    _, panels, rows, _ = matrix.blocks.shape
+    panels, rows = matrix.blocks.shape[1], matrix.bias.shape[1]
     row_tiles = triton.cdiv(rows, launch.rows)
     if plan is None:
         tables: tuple[Any, ...] = (experts, experts, experts, experts, experts)
@@ -218,10 +222,11 @@ def _launch(
         DIV=div,
         SWIGLU=swiglu is not None,
         DIRECT=plan is None,
-        EVEN=matrix.columns % 64 == 0,
+        EVEN=matrix.columns % (64 * launch.unroll) == 0,
+        UNROLL=launch.unroll,
         ROWS=launch.rows,
         PAIRS=launch.pairs,
         STAGES=launch.stages,
-        SCALED=launch.pairs > 32,
+        SCALED=launch.scaled,
         **launch.target(x.device),
     )

@@ -16,16 +16,22 @@ class Launch:
         rows: weight rows (or queries, or keys) a program owns.
         pairs: tokens or (token, expert) pairs a program owns.
         columns: input columns a loop step reads, where the kernel leaves that open.
+        unroll: panels or column blocks a loop step takes.
+        scaled: apply MXFP4 scales to the weights rather than to partial sums.
         warps: warps a program.
         stages: loads in flight a program.
+        prefetch: cache lines of each weight row to ask for before the inputs are there; needs `pdl`.
         pdl: start this kernel while the one before it drains (sm_90 and later).
     """
 
     rows: int = 64
     pairs: int = 16
     columns: int = 64
+    unroll: int = 1
+    scaled: bool = False
     warps: int = 4
     stages: int = 3
+    prefetch: int = 0
     pdl: bool = False
 
     def target(self, device: torch.device) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def _gemv(
     EVEN: tl.constexpr,
     BIAS: tl.constexpr,
     STAGES: tl.constexpr,
+    LINES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """A tile of rows times one vector."""
@@ -39,7 +40,7 @@ def _gemv(
     safe_row = tl.minimum(row, rows_total - 1).to(tl.int64)
     base = weight + safe_row[:, None] * columns
     column = tl.arange(0, COLUMNS)
-    prefetch_lines(base, columns, PDL)
+    prefetch_lines(base, columns, LINES)
     wait_previous(PDL)
     release_next(PDL)
     acc = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -73,6 +74,7 @@ def _skinny(
     EVEN: tl.constexpr,
     BIAS: tl.constexpr,
     STAGES: tl.constexpr,
+    LINES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """A tile of rows times all tokens."""
@@ -82,7 +84,7 @@ def _skinny(
     column = tl.arange(0, COLUMNS)
     base = weight + safe_row[:, None] * columns
     x_base = x + token[None, :] * columns + column[:, None]
-    prefetch_lines(base, columns, PDL)
+    prefetch_lines(base, columns, LINES)
     wait_previous(PDL)
     release_next(PDL)
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
@@ -120,6 +122,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, *, launc
         "EVEN": columns % launch.columns == 0,
         "BIAS": bias is not None,
         "STAGES": launch.stages,
+        "LINES": launch.prefetch if launch.pdl and x.device.type == "cuda" else 0,
         **launch.plain(x.device),
     }
     grid = (triton.cdiv(rows, launch.rows),)

@@ -1,17 +1,21 @@
 # mypy: disable-error-code="no-untyped-def"
 """MXFP4 the way the kernels want it: packed at load into panels, decoded in registers.
 
-A panel is 64 input columns of all rows: 32 bytes a row, rows contiguous, so that a tile of any
-number of rows is one contiguous run. Byte c of a row holds column c in its low nibble and column
-32 + c in its high one: the decoder's two results are two runs of 32 columns, each with one scale a
-row. Scales come as one 32-bit word for two panels, the smallest piece that can be fetched ahead.
+A panel is 64 input columns of all rows, 32 bytes a row. Byte c of a row holds column c in its low
+nibble and column 32 + c in its high one: the decoder's two results are two runs of 32 columns, each
+with one scale a row. Scales come as one 32-bit word for two panels, the smallest piece that can be
+fetched ahead.
+
+Within a panel, 16 rows make a fragment of 512 bytes, ordered as the tensor core's left operand
+wants them: lane l of a warp multiplies rows l/4 and l/4 + 8, columns 2 (l mod 4) + {0, 1} of every
+8. Its 16 bytes are neighbours, so they arrive in one load and need no exchange between lanes.
 
 E2M1's exponent and mantissa moved to bf16's bits 8-6 read as the value times 2^-126 (subnormals
 included), so the decoder multiplies by 2^126 * 2^(scale - 127) = 2^(scale - 1), exactly.
 
-Dimensions: E experts, R rows, K columns, P = ceil(K / 64) panels.
+Dimensions: E experts, R rows (a multiple of 16), K columns, P = ceil(K / 64) panels.
 
-    blocks, scales = pack_panels(blocks, scales)    # (E, P, R, 32) uint8, (E, ceil(P/2), R) int32
+    blocks, scales = pack_panels(blocks, scales)    # (E, P, 32 R) uint8, (E, ceil(P/2), R) int32
 """
 
 from __future__ import annotations
@@ -78,7 +82,7 @@ def pack_panels(blocks: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
         scales: (E, R, K/32) uint8.
 
     Returns:
-        blocks (E, P, R, 32) uint8 and scales (E, ceil(P/2), R) int32 on the same device; byte j of
+        blocks (E, P, 32 R) uint8 and scales (E, ceil(P/2), R) int32 on the same device; byte j of
         a scale word belongs to the j-th run of 32 columns of its two panels.
     """
     experts, rows, groups, _ = blocks.shape
@@ -89,11 +93,14 @@ def pack_panels(blocks: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     low, high = halves[..., 0, :], halves[..., 1, :]  # (E, R, P, 16)
     even = (low & 0xF) | (high << 4)
     odd = (low >> 4) | (high & 0xF0)
-    packed = torch.stack([even, odd], dim=-1).reshape(experts, rows, panels, 32)
+    packed = torch.stack([even, odd], dim=-1)  # (E, R, P, 16, 2)
+    # Axes: group, row half, lane row, panel, eight columns, lane column, column of a pair.
+    axes = packed.reshape(experts, rows // 16, 2, 8, panels, 4, 4, 2)
+    fragments = axes.permute(0, 4, 1, 3, 6, 2, 5, 7).reshape(experts, panels, rows * 32)
     words = -(-panels // 2)
     scales = torch.nn.functional.pad(scales, (0, words * 4 - groups))
     scale_words = scales.reshape(experts, rows, words, 4).view(torch.int32).squeeze(-1)
-    return packed.transpose(1, 2).contiguous(), scale_words.transpose(1, 2).contiguous()
+    return fragments.contiguous(), scale_words.transpose(1, 2).contiguous()
 
 
 def interleave_gate_up(tensor: Tensor) -> Tensor:
@@ -115,28 +122,43 @@ def interleave_gate_up(tensor: Tensor) -> Tensor:
 
 
 @triton.jit
-def load_panel(blocks, scales, row, panel, rows_total, like, SCALED: tl.constexpr, ASM: tl.constexpr):
-    """Decode one panel of some rows of one expert.
+def load_panel(
+    blocks,
+    scales,
+    first_row,
+    panel,
+    rows_total,
+    like,
+    ROWS: tl.constexpr,
+    SCALED: tl.constexpr,
+    ASM: tl.constexpr,
+):
+    """Decode one panel of ROWS consecutive rows of one expert.
 
     Args:
         blocks: pointer to the expert's bytes.
         scales: pointer to the expert's scale words.
-        row: (R,) row numbers.
+        first_row: a multiple of 16; rows past the end repeat the last ones.
         panel: which panel.
         rows_total: rows of the matrix.
         like: a tensor whose dtype the weights get where inline assembly is off.
+        ROWS: a multiple of 16.
         SCALED: multiply the weights by their scales. Off: they are plain E2M1 values, and the
             caller multiplies the 32-column partial sums, which is cheaper for few tokens.
         ASM: decode with PTX (bf16). Off in the interpreter: the same values by plain operations.
 
     Returns:
-        low, high: (R, 32) each, columns 0-31 and 32-63; and their scales, (R,) float32 each.
+        low, high: (ROWS, 32) each, columns 0-31 and 32-63; and their scales, (ROWS,) float32 each.
     """
-    words = tl.load(scales + (panel // 2) * rows_total + row)  # (R,)
+    row = tl.minimum(first_row + tl.arange(0, ROWS), rows_total - 1)
+    words = tl.load(scales + (panel // 2) * rows_total + row)  # (ROWS,)
     words = words >> ((panel % 2) * 16)
     low_scale, high_scale = words & 255, (words >> 8) & 255
-    column = tl.arange(0, 32)
-    packed = tl.load(blocks + (panel * rows_total + row)[:, None] * 32 + column[None, :])  # (R, 32)
+    group = tl.minimum(first_row // 16 + tl.arange(0, ROWS // 16), rows_total // 16 - 1)
+    place = group[:, None] * 512 + tl.arange(0, 512)[None, :]
+    packed = tl.load(blocks + panel * rows_total * 32 + place)  # (ROWS / 16, 512)
+    packed = packed.reshape(ROWS // 16, 8, 4, 2, 4, 2)  # group, lane row, lane column, half, 8s, 2
+    packed = packed.permute(0, 3, 1, 4, 2, 5).reshape(ROWS, 32)
     if ASM:
         if SCALED:
             low_factor = ((low_scale + 126) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)

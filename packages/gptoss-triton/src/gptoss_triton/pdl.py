@@ -28,15 +28,16 @@ def release_next(PDL: tl.constexpr):
 
 
 @triton.jit
-def prefetch_lines(rows, elements, PDL: tl.constexpr):
-    """Ask for the 128-byte lines of some rows of 2-byte elements; nothing is read.
+def prefetch_lines(rows, elements, LINES: tl.constexpr):
+    """Ask for the first 128-byte lines of some rows of 2-byte elements; nothing is read.
 
     Args:
         rows: (R, 1) pointers to the rows.
-        elements: length of a row; up to 64 lines of it are asked for.
+        elements: length of a row.
+        LINES: lines of each row, a power of two; 0 asks for none.
     """
-    if PDL:
-        line = tl.minimum(tl.arange(0, 64) * 64, elements - 1)
+    if LINES > 0:
+        line = tl.minimum(tl.arange(0, LINES) * 64, elements - 1)
         tl.inline_asm_elementwise(
             asm="prefetch.global.L2 [$1]; mov.u32 $0, 0;",
             constraints="=r,l",

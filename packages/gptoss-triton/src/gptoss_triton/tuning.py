@@ -1,0 +1,95 @@
+"""Which tile sizes each kernel runs with: a table by operation, card and number of tokens.
+
+`tuning.json` holds what `gptoss bench tune` measured. A row says up to how many tokens it applies;
+a card without rows of its own takes those of the newest card that is not newer than it, which is a
+correct choice though not a measured one (`Tuning.measured` tells).
+
+    tuning = Tuning.for_device(torch.device("cuda"))
+    tuning.launch("experts_up", tokens=1)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import Any
+
+import torch
+
+from gptoss_triton.errors import UnsupportedGpu
+from gptoss_triton.launch import Launch
+
+OLDEST = 80  # Ampere: bf16 tensor cores and asynchronous copies
+PDL_SINCE = 90  # Hopper
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: up to `tokens` tokens, launch so."""
+
+    tokens: int
+    launch: Launch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """The table of one card.
+
+    Attributes:
+        capability: 10 major + minor of the card; 0 is the interpreter.
+        rows: by operation, in order of tokens.
+        measured: whether the rows were measured on a card of this capability.
+    """
+
+    capability: int
+    rows: Mapping[str, Sequence[Row]]
+    measured: bool
+
+    @classmethod
+    def for_device(cls, device: torch.device) -> Tuning:
+        """Choose the rows for a card.
+
+        Raises:
+            UnsupportedGpu: the card is older than sm_80.
+        """
+        if device.type != "cuda":
+            return cls.for_capability(0)
+        major, minor = torch.cuda.get_device_capability(device)
+        return cls.for_capability(10 * major + minor)
+
+    @classmethod
+    def for_capability(cls, capability: int) -> Tuning:
+        """The same by number: 90 for Hopper, 0 for the interpreter."""
+        if 0 < capability < OLDEST:
+            raise UnsupportedGpu(
+                f"this GPU is sm_{capability}; the Triton engine needs sm_{OLDEST} or newer "
+                "(Ampere or later): use `--engine torch` or `--engine metal`"
+            )
+        tables = json.loads(files("gptoss_triton").joinpath("tuning.json").read_text())["cards"]
+        known = sorted(int(name) for name in tables)
+        nearest = max((name for name in known if name <= capability), default=known[0])
+        pdl = capability >= PDL_SINCE
+        rows = {
+            operation: [
+                Row(int(line["tokens"]), _launch(line, pdl=pdl)) for line in lines
+            ]
+            for operation, lines in tables[str(nearest)].items()
+        }
+        return cls(capability=capability, rows=rows, measured=nearest == capability)
+
+    def launch(self, operation: str, tokens: int) -> Launch:
+        """Tile sizes for an operation over so many tokens; the last row serves any number."""
+        lines = self.rows[operation]
+        return next((line.launch for line in lines if tokens <= line.tokens), lines[-1].launch)
+
+    def with_launch(self, operation: str, launch: Launch) -> Tuning:
+        """A copy that uses one launch for all sizes of an operation: what tuning tries."""
+        return replace(self, rows={**self.rows, operation: [Row(0, launch)]})
+
+
+def _launch(line: Mapping[str, Any], *, pdl: bool) -> Launch:
+    """Read one line; PDL is a property of the card, not of the line."""
+    sizes = {name: int(value) for name, value in line.items() if name != "tokens"}
+    return Launch(pdl=pdl, **sizes)
