@@ -112,11 +112,22 @@ def test_line_ends_bom_and_final_newline_survive(
 
 
 PIECES = [
-    "*** Begin Patch", "*** End Patch", "*** Add File: ", "*** Delete File: a",
-    "*** Update File: d/c.py", "*** Move to: ../out", "*** Move to: /etc/out",
-    "*** End of File", "*** Move to: link/x", "@@", "@@ x", " x", "-x", "+x", "", "***", "*** Add File: ../evil", "*** Add File: link/evil",
-    "*** Update File: link", "\x00", "\ud800", "*** Add File: .git/x", "*** Delete File: ..",
-]  # fmt: skip
+    "*** Begin Patch",
+    "*** End Patch",
+    "*** Add File: ",
+    "*** Add File: ../evil",
+    "*** Add File: .git/x",
+    "*** Add File: link/evil",
+    "*** Delete File: a",
+    "*** Delete File: ..",
+    "*** Update File: d/c.py",
+    "*** Update File: link",
+    "*** Move to: ../out",
+    "*** Move to: /etc/out",
+    "*** Move to: link/x",
+    "*** End of File",
+    *("***", "@@", "@@ x", " x", "-x", "+x", "", "\x00", "\ud800"),
+]
 
 
 def mutated(text: str, chance: random.Random) -> str:

@@ -54,8 +54,7 @@ class DockerSandbox:
         self._require_image()
 
     def _require_image(self) -> None:
-        import docker
-
+        docker = _docker()
         try:
             try:
                 self._engine.images.get(self._image)
@@ -71,8 +70,7 @@ class DockerSandbox:
         self, argv: Sequence[str], workspace: Workspace, *, limits: Limits, exchange: bool = False
     ) -> DockerJail:
         """See `Sandbox.spawn`."""
-        import docker
-
+        docker = _docker()
         try:
             container = self._engine.containers.create(
                 self._image,
@@ -86,8 +84,7 @@ class DockerSandbox:
 
     @staticmethod
     def _bounds(workspace: Workspace, limits: Limits) -> dict[str, Any]:
-        import docker
-
+        docker = _docker()
         small = f"size={limits.disk_bytes},mode=1777,nosuid,nodev"
         return {
             "network_mode": "none",
@@ -166,8 +163,7 @@ class DockerJail:
 
     def kill(self) -> None:
         """See `Jailed.kill`."""
-        import docker
-
+        docker = _docker()
         if self._killed:
             return
         self._killed = True
@@ -190,13 +186,19 @@ def _pump(frames: Iterator[bytes], write_end: int) -> None:
         os.close(write_end)
 
 
-def _connect(host: str | None) -> Any:
+def _docker() -> Any:
+    """The SDK."""
     try:
-        import docker
+        import docker  # type: ignore[import-untyped]
     except ImportError as error:
         raise NotInstalled(
             "the Docker jail needs an extra; get it with: pip install 'gptoss-tools[docker]'"
         ) from error
+    return docker
+
+
+def _connect(host: str | None) -> Any:
+    docker = _docker()
     try:
         engine = docker.DockerClient(base_url=host) if host else docker.from_env()
         engine.ping()

@@ -1,7 +1,7 @@
 """The last step into a bubblewrap jail: sets bounds, drops root, starts the program.
 
-It runs inside and is passed to the jail's interpreter as source text, so it uses the standard library only. Its
-argument is JSON: user (null: stay), rlimits (name to value), argv.
+It runs inside and is passed to the jail's interpreter as source text, so it uses the standard
+library only. Its argument is JSON: user (null: stay), rlimits (name to value), argv.
 """
 
 import json

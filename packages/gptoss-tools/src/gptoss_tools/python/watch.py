@@ -37,7 +37,10 @@ class Watch:
     def _disk(self) -> str | None:
         size, entries = self._workspace.usage(max_entries=self._limits.files)
         if entries > self._limits.files:
-            return f"execution stopped: more than {self._limits.files:,} files in {MOUNT} (or nested too deep)"
+            return (
+                f"execution stopped: more than {self._limits.files:,} files in {MOUNT}, "
+                f"or folders nested too deep"
+            )
         if size > self._limits.disk_bytes:
             return f"execution stopped: more than {self._limits.disk_bytes // MiB} MiB in {MOUNT}"
         return None
@@ -60,7 +63,8 @@ def memory_words(limits: Limits) -> str:
 
 def descendants(process: int) -> list[int]:
     """A process and all below it."""
-    tree, waiting = [], [process]
+    tree: list[int] = []
+    waiting = [process]
     while waiting and len(tree) < 100_000:
         current = waiting.pop()
         tree.append(current)
