@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gptoss_core import parallel, weights
+from gptoss_core.cache import RingCache
 from gptoss_core.errors import ParallelError
 from gptoss_core.experts import PackedWeight
 from gptoss_core.model import Experts, Transformer
@@ -153,3 +154,29 @@ def test_save_refuses_what_it_cannot_write(
     part = Transformer(tiny, plan=share(tiny))
     with pytest.raises(ParallelError, match="one of 2 shares"):
         weights.save(part, tmp_path / "part")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("experts", ["packed", "dense"])
+def test_a_gpu_gets_the_same_bytes(
+    tmp_path: Path, tiny: ModelConfig, layout: Layout, experts: Experts
+) -> None:
+    folder = random_checkpoint(tmp_path / "model", tiny, layout=layout)
+    host = Transformer.from_checkpoint(folder, experts=experts)
+    device = Transformer.from_checkpoint(folder, device="cuda", experts=experts)
+    for name, tensor in host.state_dict().items():
+        assert torch.equal(device.state_dict()[name].cpu(), tensor), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@torch.no_grad()
+def test_a_gpu_gives_the_same_logits(tiny_folder: Path, tiny_model: Transformer) -> None:
+    model = Transformer.from_checkpoint(tiny_folder, device="cuda", dtype=torch.float32)
+    cache = RingCache(model.config)
+    pieces = torch.split(TOKENS.cuda(), [30, 1, 9])
+    logits = torch.cat([model(piece, cache=cache) for piece in pieces]).cpu()
+    expected = logits_of(tiny_model)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))

@@ -22,6 +22,7 @@ from torch.nn import functional
 SWIGLU_ALPHA = 1.702  # the sigmoid's slope; no config carries it
 SCORE_ELEMENTS = 1 << 24  # attention scores held at once: 64 MiB in float32
 UNEMBED_ELEMENTS = 1 << 24  # unembedding weights held in float32 at once
+CACHED_ELEMENTS = 1 << 19  # the same on a CPU: 2 MiB stay in its cache, which is 5 times faster
 
 
 class Attention(Protocol):
@@ -204,7 +205,14 @@ def unembed(x: Tensor, weight: Tensor) -> Tensor:
     wide = x.float()
     if weight.dtype == torch.float32:
         return functional.linear(wide, weight)
-    rows = max(1, UNEMBED_ELEMENTS // weight.shape[1])
-    return torch.cat(
-        [functional.linear(wide, part.float()) for part in torch.split(weight, rows)], dim=-1
-    )
+    elements = CACHED_ELEMENTS if weight.device.type == "cpu" else UNEMBED_ELEMENTS
+    parts = torch.split(weight, max(1, elements // weight.shape[1]))
+    if torch.is_grad_enabled() and (wide.requires_grad or weight.requires_grad):
+        return torch.cat([functional.linear(wide, part.float()) for part in parts], dim=-1)
+    flat = wide.reshape(-1, wide.shape[-1])  # (T, N)
+    out = flat.new_empty(len(flat), len(weight))  # (T, V)
+    buffer = torch.empty_like(parts[0], dtype=torch.float32)
+    for part, columns in zip(parts, torch.split(out, len(parts[0]), dim=1), strict=True):
+        widened = buffer[: len(part)].copy_(part)
+        columns.copy_(flat @ widened.T) if len(flat) > 1 else torch.mm(flat, widened.T, out=columns)
+    return out.view(*wide.shape[:-1], len(weight))

@@ -1,0 +1,1 @@
+"""Benchmarks of the reference model, each beside a peer measured in the same run."""
