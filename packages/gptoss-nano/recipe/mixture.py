@@ -57,10 +57,19 @@ class Drawn:
     episode: Episode
     date: str | None
     keep_analysis: bool
+    variant: int  # of the builtin tools' descriptions
 
     def document(self, renderer: Renderer) -> Document:
         """Tokens and labels."""
-        return renderer.document(self.episode, date=self.date, keep_analysis=self.keep_analysis)
+        return renderer.document(
+            self.episode, date=self.date, keep_analysis=self.keep_analysis, variant=self.variant
+        )
+
+    def prompt(self, renderer: Renderer) -> list[int]:
+        """Tokens before the model's first action."""
+        return renderer.prompt(
+            self.episode, date=self.date, keep_analysis=self.keep_analysis, variant=self.variant
+        )
 
 
 def draw(
@@ -75,7 +84,9 @@ def draw(
         episode = _with_history(rng, words, episode)
     episode = _with_distractors(rng, words, episode)
     date = f"20{rng.randint(24, 28)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
-    return Drawn(episode, date if rng.random() < 0.85 else None, rng.random() < 0.3)
+    return Drawn(
+        episode, date if rng.random() < 0.85 else None, rng.random() < 0.3, rng.randrange(4)
+    )
 
 
 def _with_history(rng: random.Random, words: Words, episode: Episode) -> Episode:
@@ -86,7 +97,7 @@ def _with_history(rng: random.Random, words: Words, episode: Episode) -> Episode
         past = rng.choice(PAST)(rng, words, episode.effort)
         taken = {tool["name"] for tool in offered}
         clash = any(tool["name"] in taken for tool in past.tools)
-        calculates = episode.task == "refuse" and "python" in past.builtins
+        calculates = "declined" in episode.about and "python" in past.builtins
         if past.formats or clash or calculates or len(offered) + len(past.tools) > 5:
             continue
         builtins |= past.builtins
@@ -105,10 +116,9 @@ def _with_history(rng: random.Random, words: Words, episode: Episode) -> Episode
 def _with_distractors(rng: random.Random, words: Words, episode: Episode) -> Episode:
     """Tools that are not needed, and instructions that change nothing."""
     builtins, offered = set(episode.builtins), list(episode.tools)
-    refused = episode.task == "refuse"
-    if rng.random() < 0.15 and not refused:
+    if rng.random() < 0.15 and "declined" not in episode.about:
         builtins.add("python")
-    if rng.random() < 0.08 and not refused:
+    if rng.random() < 0.08 and episode.task != "refuse":
         builtins.add("browser")
     if rng.random() < 0.2 and len(offered) < 3:
         taken = {tool["name"] for tool in offered}

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import openai_harmony
-from openai_harmony import RenderOptions
+from openai_harmony import RenderOptions, ToolNamespaceConfig
 
 from gptoss_harmony.conversation import ResponseFormat, developer_message, system_message
 from gptoss_harmony.encoding import load_encoding
@@ -68,10 +68,12 @@ class Renderer:
                 uneven.update(np.flatnonzero(np.isin(self.words, list(words))).tolist())
         return uneven
 
-    def document(self, episode: Episode, *, date: str | None, keep_analysis: bool) -> Document:
+    def document(
+        self, episode: Episode, *, date: str | None, keep_analysis: bool, variant: int = 0
+    ) -> Document:
         """The whole conversation, with loss on the assistant's part of the last turn."""
         out = _Writer(self)
-        self._preamble(out, episode, date)
+        self._preamble(out, episode, date, variant)
         for turn in episode.turns[:-1]:
             self._history(out, turn, keep_analysis=keep_analysis)
         last = episode.turns[-1]
@@ -81,20 +83,24 @@ class Renderer:
         return Document(episode.task, out.tokens, self._labels(out))
 
     def prompt(
-        self, episode: Episode, *, date: str | None, keep_analysis: bool = False, done: int = 0
+        self, episode: Episode, *, date: str | None, keep_analysis: bool = False, variant: int = 0
     ) -> list[int]:
-        """What the model sees before completion number `done` of the last turn."""
+        """What the model sees before it first acts in the last turn."""
         out = _Writer(self)
-        self._preamble(out, episode, date)
+        self._preamble(out, episode, date, variant)
         for turn in episode.turns[:-1]:
             self._history(out, turn, keep_analysis=keep_analysis)
         last = episode.turns[-1]
         out.user(last.user)
-        for completion in last.completions[:done]:
-            self._completion(out, completion)
         out.special(START)
         out.words("assistant")
         return out.tokens
+
+    def completion(self, completion: Completion) -> list[int]:
+        """What the model should write after `<|start|>assistant`."""
+        out = _Writer(self)
+        self._completion(out, Completion(completion.messages))
+        return out.tokens[2:]
 
     def reply(self, message: Message) -> list[int]:
         """A tool's reply and the start of the model's next message."""
@@ -104,17 +110,21 @@ class Renderer:
         out.words("assistant")
         return out.tokens
 
-    def _preamble(self, out: _Writer, episode: Episode, date: str | None) -> None:
-        out.prompt(self._system(episode.effort, episode.builtins, date, bool(episode.tools)))
+    def _preamble(self, out: _Writer, episode: Episode, date: str | None, variant: int) -> None:
+        out.prompt(
+            self._system(episode.effort, episode.builtins, date, bool(episode.tools), variant)
+        )
         out.body = len(out.tokens)
         message = developer(episode)
         if message is not None:
             out.prompt(self.encoding.render(message))
 
     def _render_system(
-        self, effort: str, builtins: frozenset[str], date: str | None, functions: bool
+        self, effort: str, builtins: frozenset[str], date: str | None, functions: bool, variant: int
     ) -> tuple[int, ...]:
-        message = system_message(effort=effort, date=date, tools=sorted(builtins))
+        message = system_message(
+            effort=effort, date=date, tools=[builtin(name, variant) for name in sorted(builtins)]
+        )
         options = RenderOptions(conversation_has_function_tools=functions)
         return tuple(self.encoding.render(message, options))
 
@@ -236,6 +246,29 @@ def _is_name(text: bytes) -> bool:
     if not word[0].isalpha():
         word = word[1:]
     return len(word) > 0 and word.isalpha() and word.casefold() not in STOP_WORDS
+
+
+# How python tools describe themselves: the notebook of the model card, and other sandboxes.
+PYTHON_TEXTS = (
+    None,
+    None,
+    "Use this tool to execute Python code in your chain of thought. Each message runs as a program "
+    "of its own, and python responds with what it printed: use print to see a value.",
+    "Runs Python code and returns its output. Nothing is kept between calls.",
+)
+
+
+def builtin(name: str, variant: int) -> ToolNamespaceConfig:
+    """The namespace of a builtin tool; 0 is the description of openai-harmony."""
+    if name == "browser":
+        config = ToolNamespaceConfig.browser()
+        if variant % 4 == 3:
+            text = (config.description or "").rpartition("\n")[0]
+            return config.model_copy(update={"description": text})
+        return config
+    text = PYTHON_TEXTS[variant % len(PYTHON_TEXTS)]
+    config = ToolNamespaceConfig.python()
+    return config if text is None else config.model_copy(update={"description": text})
 
 
 def developer(episode: Episode) -> openai_harmony.Message | None:

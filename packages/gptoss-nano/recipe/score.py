@@ -67,14 +67,16 @@ class Play:
         return self.drawn.episode.turns[-1].completions
 
 
-def plays(renderer: Renderer, words: Words, tasks: Sequence[str], count: int, seed: str) -> list[Play]:
+def plays(
+    renderer: Renderer, words: Words, tasks: Sequence[str], count: int, seed: str
+) -> list[Play]:
     """The conversations of one part, `count` a family, efforts in turn."""
     out = []
     for task in tasks:
         for index in range(count):
             rng = random.Random(f"{seed} {task} {index}")
             drawn = draw(rng, words, task=task, effort=EFFORTS[index % 3])
-            tokens = renderer.prompt(drawn.episode, date=drawn.date, keep_analysis=drawn.keep_analysis)
+            tokens = drawn.prompt(renderer)
             out.append(Play(task, drawn, tokens))
     return out
 
@@ -116,11 +118,16 @@ def thoughts(games: Sequence[Play]) -> dict[str, float]:
     found: dict[str, list[int]] = {effort: [] for effort in EFFORTS}
     for game in games:
         found[game.drawn.episode.effort].append(game.grades[0].thought)
-    return {effort: round(float(np.mean(counts)), 2) for effort, counts in found.items()}
+    return {effort: round(sum(counts) / max(1, len(counts)), 2) for effort, counts in found.items()}
 
 
 def score(
-    engine: Engine, rows: Sequence[int], *, count: int, tasks: Sequence[str] = tuple(TASKS), seed: str = "score"
+    engine: Engine,
+    rows: Sequence[int],
+    *,
+    count: int,
+    tasks: Sequence[str] = tuple(TASKS),
+    seed: str = "score",
 ) -> tuple[dict[str, Any], list[Play]]:
     """Play `count` conversations a family and part; return the numbers and the conversations."""
     renderer = Renderer()

@@ -25,6 +25,7 @@ Encode = Callable[[str], list[int]]
 HELD_OUT_SHARE = 16
 LEARNED_BELOW = 10_000  # single-token names below this id mostly have a learned row
 
+
 def held_out(name: str) -> bool:
     """Whether a name belongs to the held-out sixteenth."""
     folded = name.casefold()

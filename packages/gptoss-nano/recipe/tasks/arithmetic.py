@@ -126,7 +126,8 @@ def declined(user: Text, effort: str) -> Episode:
         "I have no python tool.",
         "The user wants a number. I cannot calculate on my own. I have no python tool.",
     )
-    return Episode("refuse", effort, (Turn(user, (Completion((*thought, final(NO_TOOL))),)),))
+    turn = Turn(user, (Completion((*thought, final(NO_TOOL))),))
+    return Episode("refuse", effort, (turn,), about={"declined": "python"})
 
 
 def evaluate(left: str, operator: str, right: str) -> tuple[str, str | None]:
