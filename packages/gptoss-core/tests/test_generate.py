@@ -53,7 +53,6 @@ def test_two_processes_answer_as_one_and_print_once(folder: Path, capsys) -> Non
     ("flags", "sentence"),
     [
         (["-b", "metal"], "runs engine torch only"),
-        (["--no-such-flag"], "unknown flag '--no-such-flag'"),
         (["--device", "abacus"], "there is no device 'abacus'"),
         (["--context", "0"], "context must be at least 1"),
         (["--context", "5", "-l", "1"], "leaves no room for an answer"),
@@ -64,5 +63,8 @@ def test_mistakes_end_in_one_sentence(folder: Path, capsys, flags, sentence) -> 
     said = capsys.readouterr().err
     assert sentence in said
     assert "Traceback" not in said
+    with pytest.raises(SystemExit, match="2"):
+        main([str(folder), "--no-such-flag"])
+    assert "--no-such-flag" in capsys.readouterr().err
     assert main(["no-such-folder"]) == 2
     assert "no-such-folder" in capsys.readouterr().err

@@ -24,11 +24,14 @@ import torch
 from gptoss_core.batcher import Batcher
 from gptoss_core.memory import CACHE_SHARE, free_bytes, peak_bytes
 from gptoss_core.model import Transformer
-from gptoss_core.options import TorchOptions, choose_device, choose_dtype
+from gptoss_core.options import TorchOptions, choose_device, choose_dtype, choose_experts
+from gptoss_core.parallel import Plan
 from gptoss_core.request import Request
 from gptoss_core.runner import Runner
 from gptoss_core.sampling import LogitsStep
 from gptoss_core.scheduler import Scheduler
+from gptoss_harmony.checkpoint import Checkpoint
+from gptoss_harmony.config import ModelConfig
 from gptoss_harmony.engine import Constraint, EngineSpec, EngineStats, Prompt, Sampling
 from gptoss_harmony.errors import ContextOverflow, EngineError, Unsupported
 from gptoss_harmony.generation import TokenStream
@@ -100,12 +103,7 @@ class TorchEngine:
         Raises:
             HarmonyError: no such checkpoint or device, or too little memory.
         """
-        model = Transformer.from_checkpoint(
-            checkpoint,
-            device=choose_device(options.device),
-            dtype=choose_dtype(options.dtype),
-            experts=options.experts,
-        )
+        model = load_model(checkpoint, options, device=choose_device(options.device))
         return cls(model, options, model_id=Path(checkpoint).name)
 
     @property
@@ -226,6 +224,22 @@ class TorchEngine:
         for request in arrived:
             self._batcher.add(request)
         return self._batcher.busy
+
+
+def load_model(
+    checkpoint: str,
+    options: TorchOptions,
+    *,
+    device: torch.device,
+    plan: Callable[[ModelConfig], Plan] = Plan.whole,
+) -> Transformer:
+    """Read the weights as the options say; memory is checked before anything is read."""
+    dtype = choose_dtype(options.dtype)
+    config = Checkpoint.open(checkpoint).config
+    experts = choose_experts(options.experts, config, dtype)
+    return Transformer.from_checkpoint(
+        checkpoint, device=device, dtype=dtype, experts=experts, plan=plan
+    )
 
 
 def cache_capacity(options: TorchOptions, device: torch.device) -> int:

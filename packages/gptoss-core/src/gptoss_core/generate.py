@@ -23,27 +23,19 @@ from pathlib import Path
 
 import torch
 
-from gptoss_core.engine import TorchEngine, cache_capacity
-from gptoss_core.model import Transformer
-from gptoss_core.options import TorchOptions, choose_device, choose_dtype
+from gptoss_core.engine import TorchEngine, cache_capacity, load_model
+from gptoss_core.options import TorchOptions, choose_device
 from gptoss_core.parallel import Group, connect
 from gptoss_harmony.cli import run_safely
 from gptoss_harmony.commands import generate as command
 from gptoss_harmony.encoding import load_encoding
 from gptoss_harmony.errors import HarmonyError, UsageError
-from gptoss_harmony.options import engine_options, parse_arguments
-
-HELP = command.HELP
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags of `gptoss generate`."""
-    command.add_arguments(parser)
+from gptoss_harmony.options import add_engine_options, engine_options
 
 
 def run(args: argparse.Namespace) -> int:
     """Join the other processes, load this one's share, answer."""
-    if args.engine not in ("auto", "torch"):
+    if args.engine != "torch":
         raise UsageError(
             f"this command runs engine torch only; for another: gptoss generate -b {args.engine}"
         )
@@ -65,13 +57,7 @@ def _answer(args: argparse.Namespace, options: TorchOptions, group: Group) -> in
     prompt = group.share_object(text)
     assert prompt is not None  # rank 0 made one
     device = group.device if group.size > 1 else choose_device(options.device)
-    model = Transformer.from_checkpoint(
-        args.checkpoint,
-        device=device,
-        dtype=choose_dtype(options.dtype),
-        experts=options.experts,
-        plan=group.plan,
-    )
+    model = load_model(args.checkpoint, options, device=device, plan=group.plan)
     # Every process must decide alike, so rank 0's free memory counts for all.
     capacity = group.share_object(cache_capacity(options, device))
     options = replace(options, max_batch=1, prefix_reuse=False, kv_memory=capacity / 2**30)
@@ -104,12 +90,13 @@ def _silence(wanted: bool) -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with ARGV and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m gptoss_core.generate", description=HELP, allow_abbrev=False
+        prog="python -m gptoss_core.generate", description=command.HELP, allow_abbrev=False
     )
-    add_arguments(parser)
+    command.add_arguments(parser)
+    add_engine_options(parser, "torch", options=TorchOptions)
     parser.set_defaults(engine="torch")
-    arguments = sys.argv[1:] if argv is None else argv
-    return run_safely(lambda: run(parse_arguments(parser, arguments)))
+    args = parser.parse_args(argv)
+    return run_safely(lambda: run(args))
 
 
 if __name__ == "__main__":

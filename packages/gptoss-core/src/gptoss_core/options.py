@@ -7,8 +7,10 @@ from typing import Literal
 
 import torch
 
+from gptoss_harmony.config import ModelConfig
 from gptoss_harmony.errors import UsageError
 
+SMALL_EXPERTS = 1 << 30  # bytes up to which `auto` expands them
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -66,8 +68,8 @@ class TorchOptions:
             raise UsageError(f"kv_memory must be a positive number of GiB, not {self.kv_memory}")
         if self.dtype not in ("auto", *DTYPES):
             raise UsageError(f"dtype must be auto, {', '.join(DTYPES)}, not {self.dtype!r}")
-        if self.experts not in ("packed", "dense"):
-            raise UsageError(f"experts must be packed or dense, not {self.experts!r}")
+        if self.experts not in ("auto", "packed", "dense"):
+            raise UsageError(f"experts must be auto, packed or dense, not {self.experts!r}")
 
 
 def choose_device(name: str) -> torch.device:
@@ -99,3 +101,14 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str) -> torch.dtype:
     """Turn an option into a dtype; the weights were published in bf16, so auto keeps that."""
     return torch.bfloat16 if name == "auto" else DTYPES[name]
+
+
+def choose_experts(
+    name: Literal["auto", "packed", "dense"], config: ModelConfig, dtype: torch.dtype
+) -> Literal["packed", "dense"]:
+    """Turn an option into a form of the experts; auto expands those of a small model."""
+    if name != "auto":
+        return name
+    matrices = config.num_hidden_layers * config.num_experts * 3  # gate, up and down
+    expanded = matrices * config.hidden_size * config.intermediate_size * dtype.itemsize
+    return "dense" if expanded <= SMALL_EXPERTS else "packed"

@@ -33,13 +33,20 @@ def options_parser(engine: str) -> argparse.ArgumentParser:
     return parser
 
 
-def add_engine_options(parser: argparse.ArgumentParser, engine: str) -> None:
-    """Add a flag for each field of an engine's `Options`; the engine is imported for it.
+def add_engine_options(
+    parser: argparse.ArgumentParser, engine: str, *, options: type[Any] | None = None
+) -> None:
+    """Add a flag for each field of an engine's `Options`.
+
+    Args:
+        parser: gets the flags.
+        engine: its name.
+        options: its `Options`; None finds the installed engine and imports it.
 
     Raises:
         UsageError: the engine has an option that the command has as a flag of its own.
     """
-    options = engine_class(engine).Options
+    options = options or engine_class(engine).Options
     hints = get_type_hints(options)
     group = parser.add_argument_group(f"options of engine {engine}")
     for entry in fields(options):
