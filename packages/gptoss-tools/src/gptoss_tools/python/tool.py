@@ -82,10 +82,13 @@ class PythonTool:
     @property
     def tool_config(self) -> ToolNamespaceConfig:
         """The text that belongs to the mode; the stateful one is harmony's own."""
-        return ToolNamespaceConfig(name=self.name, description=self.instruction(), tools=[])
+        return ToolNamespaceConfig(name=self.name, description=self._description(), tools=[])
 
     def instruction(self) -> str:
-        """What the model is told about the tool."""
+        """Nothing beyond the namespace."""
+        return ""
+
+    def _description(self) -> str:
         text = ToolNamespaceConfig.python().description or ""
         if self._kernel is None:
             purpose = text.split("\n\n")[0]

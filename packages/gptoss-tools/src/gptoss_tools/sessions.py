@@ -1,0 +1,84 @@
+"""One tool object per session, bounded: the state of one conversation never meets another's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from gptoss_harmony.tool import Tool
+
+
+@dataclass(slots=True)
+class _Session:
+    tool: Tool
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Sessions:
+    """Makes, lends, keeps and forgets tools.
+
+    Args:
+        make: makes the tool of a new session.
+        most: sessions kept; beyond it the one unused for longest is closed.
+    """
+
+    def __init__(self, make: Callable[[], Tool], *, most: int) -> None:
+        self._make = make
+        self._most = most
+        self._kept: OrderedDict[str, _Session] = OrderedDict()
+        self._spare: Tool | None = None
+
+    def adopt(self, tool: Tool) -> None:
+        """Use an unused tool for the next new session."""
+        self._spare = tool
+
+    @contextlib.asynccontextmanager
+    async def lend(self, key: str | None) -> AsyncIterator[Tool]:
+        """The session's tool, for one call at a time; None is a session of this call only."""
+        if key is None:
+            tool = await self._new()
+            try:
+                yield tool
+            finally:
+                await _close(tool)
+            return
+        if key not in self._kept:
+            self._kept[key] = _Session(await self._new())
+        session = self._kept[key]
+        self._kept.move_to_end(key)
+        async with session.lock:
+            yield session.tool
+        await self._forget()
+
+    async def _new(self) -> Tool:
+        if self._spare is not None:
+            tool, self._spare = self._spare, None
+            return tool
+        # Making a python tool starts a jail for its self-test: others need not wait.
+        return await asyncio.to_thread(self._make)
+
+    async def _forget(self) -> None:
+        for key in list(self._kept):
+            if len(self._kept) <= self._most:
+                return
+            if not self._kept[key].lock.locked():
+                await _close(self._kept.pop(key).tool)
+
+    async def close(self) -> None:
+        """Close every tool. Idempotent."""
+        tools = [session.tool for session in self._kept.values()]
+        self._kept.clear()
+        if self._spare is not None:
+            tools.append(self._spare)
+            self._spare = None
+        for tool in tools:
+            await _close(tool)
+
+
+async def _close(tool: Tool) -> None:
+    close = getattr(tool, "close", None)
+    if close is not None:
+        await asyncio.to_thread(close)
