@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
 from gptoss_harmony.nano_rows import (
     VOCABULARY_SIZE,
     expand_rows,
@@ -15,9 +19,6 @@ from gptoss_harmony.nano_rows import (
     token_texts,
     token_words,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 
 @pytest.fixture(scope="module")
