@@ -47,6 +47,20 @@ class Attend(Protocol):
         ...
 
 
+class Linear(nn.Linear):
+    """A linear layer whose weights are left as they are found: the transformer fills them."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
+class Embedding(nn.Embedding):
+    """A table whose rows are left as they are found: the transformer fills them."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm with a float32 gain."""
 
@@ -82,8 +96,8 @@ class AttentionBlock(nn.Module):
         width, rows = config.hidden_size, self.head_dim * (self.heads + 2 * self.kv_heads)
         self.norm = RMSNorm(config, device=device)
         self.sinks = nn.Parameter(torch.zeros(self.heads, device=device, dtype=dtype))
-        self.qkv = nn.Linear(width, rows, device=device, dtype=dtype)
-        self.out = nn.Linear(self.heads * self.head_dim, width, device=device, dtype=dtype)
+        self.qkv = Linear(width, rows, device=device, dtype=dtype)
+        self.out = Linear(self.heads * self.head_dim, width, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """(..., T, N) -> (..., T, N), the residual included."""
@@ -112,7 +126,7 @@ class MLPBlock(nn.Module):
         self.config = config
         self.plan = plan
         self.norm = RMSNorm(config, device=device)
-        self.gate = nn.Linear(width, count, device=device, dtype=dtype)
+        self.gate = Linear(width, count, device=device, dtype=dtype)
         self.mlp1_weight: ExpertWeight = empty_weight(
             (count, 2 * inner, width), experts, device=device, dtype=dtype
         )
@@ -196,19 +210,23 @@ class Transformer(nn.Module):
         self.plan = plan
         self.attention = attention
         size = config.vocab_size, config.hidden_size
-        self.embedding = nn.Embedding(*size, device=device, dtype=dtype)
+        self.embedding = Embedding(*size, device=device, dtype=dtype)
         self.block = nn.ModuleList(
             Block(config, layer, plan=plan, device=device, dtype=dtype, experts=experts)
             for layer in range(config.num_hidden_layers)
         )
         self.norm = RMSNorm(config, device=device)
-        self.unembedding = nn.Linear(size[1], size[0], bias=False, device=device, dtype=dtype)
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=0.02)
+        self.unembedding = Linear(size[1], size[0], bias=False, device=device, dtype=dtype)
+        if device.type != "meta":
+            self._draw()
+
+    def _draw(self) -> None:
+        """Fill matrices at random and zero the biases; norms and sinks start as they are."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
+            elif parameter.dim() > 1:
+                nn.init.normal_(parameter, std=0.02)
 
     @classmethod
     def from_checkpoint(
