@@ -90,7 +90,7 @@ class AnswerFormat:
     Attributes:
         channels: what the text of a channel obeys; channels not named are free.
         functions: what the arguments obey, by function name without `functions.`.
-        tools: built-in recipients that may be called with free text, `python`, `browser.search`.
+        builtin_tools: recipients that may be called with free text: `python`, `browser.open`.
         tool_choice: `auto` ends with a final message or a call; `required` with a call of a
             function; `none` with a final message; the name of a function with its call.
         analysis: whether the model may think first.
@@ -100,7 +100,7 @@ class AnswerFormat:
 
     channels: Mapping[str, Source] = field(default_factory=dict)
     functions: Mapping[str, Source] = field(default_factory=dict)
-    tools: Sequence[str] = ()
+    builtin_tools: Sequence[str] = ()
     tool_choice: str = "auto"
     analysis: bool = True
     prefilled: str | None = None
@@ -110,7 +110,7 @@ class AnswerFormat:
         for name in self.channels:
             if name not in CHANNELS:
                 raise GrammarError(f"unknown channel {name!r}; choose one of {', '.join(CHANNELS)}")
-        for name in (*self.functions, *self.tools):
+        for name in (*self.functions, *self.builtin_tools):
             if not _NAME.fullmatch(name):
                 raise GrammarError(f"{name!r} cannot be called: use letters, digits and _ . -")
         self._check_tool_choice()
@@ -175,7 +175,7 @@ class AnswerFormat:
             if self.tool_choice in ("auto", "required", name):
                 header = _call_header(f"functions.{name}", "commentary")
                 endings.append(f"{header} format? {_MESSAGE} @f{index} {_CALL}")
-        for name in self.tools if self.tool_choice in ("auto", "required") else ():
+        for name in self.builtin_tools if self.tool_choice in ("auto", "required") else ():
             header = _call_header(name, "analysis")
             endings.append(f"{header} format? {_MESSAGE} TEXT {_CALL}")
         return endings

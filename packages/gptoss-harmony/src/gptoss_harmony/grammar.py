@@ -44,17 +44,17 @@ __all__ = [
 
 
 def call_format(
-    tools: Iterable[ToolDescription], *, tool_choice: str = "auto", **options: Any
+    functions: Iterable[ToolDescription], *, tool_choice: str = "auto", **options: Any
 ) -> AnswerFormat:
     """Return the format of answers that may or must call functions with valid arguments.
 
     Args:
-        tools: the functions of the developer message.
+        functions: those of the developer message.
         tool_choice: `auto`, `required`, `none` or the name of a function.
         options: other fields of `AnswerFormat`.
     """
-    functions = {tool.name: JsonSchema(tool.parameters or {"type": "object"}) for tool in tools}
-    return AnswerFormat(functions=functions, tool_choice=tool_choice, **options)
+    sources = {f.name: JsonSchema(f.parameters or {"type": "object"}) for f in functions}
+    return AnswerFormat(functions=sources, tool_choice=tool_choice, **options)
 
 
 class Grammar:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from openai_harmony import (
     DeveloperContent,
@@ -106,26 +106,26 @@ def _namespace_text(config: ToolNamespaceConfig, *, complete: bool) -> str:
     lines.append(f"namespace {config.name} {{\n")
     for tool in config.tools:
         lines += [f"// {line}" for line in _lines(tool.description)]
-        lines.append(f"type {tool.name} = ({_parameters(tool, complete=complete)}) => any;\n")
+        parameters, declarations = _parameters(tool, complete=complete)
+        lines += declarations
+        lines.append(f"type {tool.name} = ({parameters}) => any;\n")
     lines.append(f"}} // namespace {config.name}")
     return "\n".join(lines)
 
 
-def _parameters(tool: ToolDescription, *, complete: bool) -> str:
+def _parameters(tool: ToolDescription, *, complete: bool) -> tuple[str, list[str]]:
+    """The parameter list of a function, and types to declare before it."""
     if tool.parameters is None:
-        return ""
-    schema = _as_json(tool)
-    return f"_: {complete_typescript(schema) if complete else typescript(schema)}"
-
-
-def _as_json(tool: ToolDescription) -> Any:
-    """The parameters as JSON sees them: string keys, lists, no Python objects."""
+        return "", []
     try:
-        return json.loads(json.dumps(tool.parameters, allow_nan=False))
-    except (TypeError, ValueError) as error:
+        schema = json.loads(json.dumps(tool.parameters, allow_nan=False))
+        text, declarations = complete_typescript(schema) if complete else (typescript(schema), [])
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else f"not JSON: {error}"
         raise ConversationError(
-            f"the parameters of the tool {tool.name!r} are not JSON: {error}"
+            f"the parameters of the tool {tool.name!r} are {problem}"
         ) from error
+    return f"_: {text}", declarations
 
 
 def _lines(text: str) -> list[str]:

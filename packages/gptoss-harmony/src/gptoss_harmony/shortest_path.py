@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 _FORCED_MARKER: Final = re.compile(rb"\xff\[([0-9]+)\]")
 _CLOSERS: Final = b'}]",:0123456789tnf[{-'  # earlier closes sooner
-_TURN: Final = 256  # the cost of not taking the first choice; being where one was before costs 1
+_TURN: Final = 16  # the cost of not taking the first choice; being where one was before costs 1
 _FREE: Final = 80  # where more bytes than this are allowed, they are the inside of a text
-_SHOWN: Final = 24  # bytes tried at one place
 _FIRST_LIMIT: Final = 4_000  # states
 _SECOND_LIMIT: Final = 300
 
@@ -43,8 +42,8 @@ class PathFinder:
             table[token]: token for token in range(special.FIRST_SPECIAL) if len(table[token]) == 1
         }
         self._byte_token = [singles[bytes([value])] for value in range(256)]
-        order = [*_CLOSERS, *(value for value in range(256) if value not in _CLOSERS)]
-        self._order = order
+        self._order = [*_CLOSERS, *(value for value in range(256) if value not in _CLOSERS)]
+        self._ordered_tokens = np.array([self._byte_token[value] for value in self._order])
 
     def short(self, matcher: Any) -> list[int] | None:
         """Return tokens that complete the answer, usually few; None if none were found.
@@ -53,6 +52,8 @@ class PathFinder:
             matcher: an `llguidance.LLMatcher`; it is not changed.
         """
         path = self._search(matcher, by_length=False, limit=_FIRST_LIMIT)
+        if path is None:
+            path = self._search(matcher, by_length=False, limit=_FIRST_LIMIT, thorough=True)
         return None if path is None else self._as_tokens(matcher, path)
 
     def shortest(self, matcher: Any, known: list[int]) -> list[int]:
@@ -65,7 +66,9 @@ class PathFinder:
         path = self._search(matcher, by_length=True, limit=_SECOND_LIMIT)
         return known if path is None else min(self._as_tokens(matcher, path), known, key=len)
 
-    def _search(self, matcher: Any, *, by_length: bool, limit: int) -> list[Step] | None:
+    def _search(
+        self, matcher: Any, *, by_length: bool, limit: int, thorough: bool = False
+    ) -> list[Step] | None:
         """Best-first search; the cost is bytes written, or turns away from the closing byte."""
         ticket = itertools.count()
         heap: list[tuple[int, int, Any, list[Step]]] = [(0, 0, matcher.deep_copy(), [])]
@@ -73,23 +76,25 @@ class PathFinder:
         visits: Counter[bytes] = Counter()
         while heap and len(seen) < limit:
             cost, _, state, path = heapq.heappop(heap)
-            path = path + self._follow_forced(state)
+            forced = self._follow_forced(state)
+            path = path + forced
+            if forced and by_length:  # it was shorter when it was put in line
+                heapq.heappush(heap, (len(path), next(ticket), state, path))
+                continue
             if state.is_accepting():
                 return path
             mask = state.compute_bitmask()
             if state.is_error() or (mask, len(path)) in seen:
                 continue
             seen.add((mask, len(path)))
+            cost += visits[mask]
             visits[mask] += 1
-            for rank, step in enumerate(self._choices(mask)):
+            for rank, step in enumerate(self._choices(mask, thorough=thorough)):
                 child = state.deep_copy()
-                if not child.consume_token(self._token(step)):
-                    continue
-                if by_length:
-                    entry = (len(path) + 1, next(ticket))
-                else:
-                    entry = (cost + min(rank, 1) * _TURN + visits[mask] - 1, -next(ticket))
-                heapq.heappush(heap, (*entry, child, [*path, step]))
+                if child.consume_token(self._token(step)):
+                    turned = (cost + _TURN * min(rank, 1), -next(ticket))
+                    entry = (len(path) + 1, next(ticket)) if by_length else turned
+                    heapq.heappush(heap, (*entry, child, [*path, step]))
         return None
 
     def _follow_forced(self, state: Any) -> list[Step]:
@@ -104,7 +109,7 @@ class PathFinder:
                 steps.append(step)
         return steps
 
-    def _choices(self, mask: bytes) -> list[Step]:
+    def _choices(self, mask: bytes, *, thorough: bool) -> list[Step]:
         """Allowed markers, then allowed bytes, those that close a text first."""
         row = np.frombuffer(mask, np.uint8)
         low = special.FIRST_SPECIAL // 8
@@ -112,16 +117,12 @@ class PathFinder:
         markers: list[Step] = [
             int(token) for token in bits if special.FIRST_SPECIAL <= token < special.VOCABULARY_SIZE
         ]
-        allowed = [
-            value
-            for value in self._order
-            if row[self._byte_token[value] // 8] >> (self._byte_token[value] % 8) & 1
-        ]
-        if len(allowed) > _FREE:  # inside a text: end it, else any letter is as good as another
+        open_bytes = (row[self._ordered_tokens // 8] >> (self._ordered_tokens % 8)) & 1
+        allowed = [self._order[index] for index in np.flatnonzero(open_bytes)]
+        if len(allowed) > _FREE and not thorough:
+            # Inside a text: end it, else any letter is as good as another.
             allowed = [value for value in b'"a' if value in allowed] or allowed
-        else:
-            allowed = [value for value in allowed if value in _CLOSERS] or allowed
-        return markers + [bytes([value]) for value in allowed[:_SHOWN]]
+        return markers + [bytes([value]) for value in allowed]
 
     def _token(self, step: Step) -> int:
         return step if isinstance(step, int) else self._byte_token[step[0]]
