@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from openai_harmony import SystemContent, ToolNamespaceConfig
+
+_WORD = re.compile(r"[^\W\d_]+")
+
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
@@ -58,9 +66,13 @@ FIELDS = _words(
     address event time speaker"""
 )
 
-# All of these are taught, whatever their hash.
-TAUGHT = frozenset(
-    part.casefold()
-    for name in (*FAMOUS, *FAMOUS_FAMILY, *PARAMETERS, *ATTRIBUTES, *FIELDS)
-    for part in (name, *name.split("_"))
-)
+
+
+@lru_cache(maxsize=1)
+def taught() -> frozenset[str]:
+    """Every word that training shows as part of a template: of this recipe and of the tools."""
+    tools = (ToolNamespaceConfig.browser(), ToolNamespaceConfig.python())
+    texts = [str(SystemContent().model_identity)]
+    texts += [tool.model_dump_json() for tool in tools]
+    texts += [path.read_text("utf-8") for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    return frozenset(word.casefold() for text in texts for word in _WORD.findall(text))

@@ -18,18 +18,21 @@ import numpy as np
 
 from gptoss_harmony.nano_rows import token_forms, token_texts, token_words
 
-from recipe.lexicon import FAMOUS, FAMOUS_FAMILY, STOP_WORDS, TAUGHT
+from recipe.lexicon import FAMOUS, FAMOUS_FAMILY, STOP_WORDS, taught
 
 Encode = Callable[[str], list[int]]
 
 HELD_OUT_SHARE = 16
+SHORTEST_HELD_OUT = 4  # shorter tokens are pieces of everything
 LEARNED_BELOW = 10_000  # single-token names below this id mostly have a learned row
 
 
 def held_out(name: str) -> bool:
-    """Whether a name belongs to the held-out sixteenth."""
+    """Whether a name belongs to the held-out sixteenth; short and taught words never do."""
     folded = name.casefold()
-    return zlib.crc32(folded.encode()) % HELD_OUT_SHARE == 0 and folded not in TAUGHT
+    if zlib.crc32(folded.encode()) % HELD_OUT_SHARE or len(name) < SHORTEST_HELD_OUT:
+        return False
+    return not all(part in taught() for part in folded.split("_"))
 
 
 class Words:
@@ -55,6 +58,7 @@ class Words:
         self.rows = frozenset(int(row) for row in rows) if rows is not None else frozenset()
         self.inside = inside
         self.texts = token_texts()
+        self.barred = frozenset(self.held_out_ids().tolist())
         words, forms = token_words(), token_forms()
         self.word_of = words
         spaced = set(words[: len(self.texts)][forms[: len(self.texts)] == ord(" ")].tolist())
@@ -99,9 +103,11 @@ class Words:
         """Whether the name is in this part, allowed as a name, and inside or outside as asked."""
         if held_out(name) != self.held or name.casefold() in STOP_WORDS:
             return False
+        tokens = set(self.encode(name)) | set(self.encode(" " + name))
+        if not self.held and tokens & self.barred:
+            return False
         if self.inside is None:
             return True
-        tokens = set(self.encode(name)) | set(self.encode(" " + name))
         return (tokens <= self.rows) == self.inside
 
     def _draw(self, propose: Callable[[], str], before: str = " ") -> str:
@@ -167,13 +173,24 @@ class Words:
         return self._draw(propose, before)
 
     def held_out_ids(self) -> np.ndarray:
-        """Ids that are held-out names on their own, in any form, int64 sorted."""
-        out = []
-        for token, text in enumerate(self.texts):
-            word = _letters(text if text[:1].isalpha() or text[0] >= 128 else text[1:])
-            if word and word.casefold() not in STOP_WORDS and held_out(word):
-                out.append(token)
-        return np.array(out, dtype=np.int64)
+        """Ids that are held-out names on their own, in any form, int64 sorted.
+
+        A piece of a taught word is none, even if it looks like a held-out name.
+        """
+        pieces = {
+            piece
+            for word in taught()
+            for spelt in (word, word.capitalize(), word.upper())
+            for piece in (*self.encode(spelt), *self.encode(" " + spelt))
+        }
+        held = [t for t, text in enumerate(self.texts) if _is_held_out(text)]
+        return np.array([token for token in held if token not in pieces])
+
+
+def _is_held_out(text: bytes) -> bool:
+    """Whether a token is a held-out name, perhaps after one other character."""
+    word = _letters(text) or _letters(text[1:])
+    return bool(word) and word.casefold() not in STOP_WORDS and held_out(str(word))
 
 
 def _letters(text: bytes) -> str | None:
