@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from gptoss_harmony.tokens import SPECIAL_TOKENS
+from openai_harmony import SystemContent, ToolNamespaceConfig
 from numpy.typing import NDArray
 
 from recipe.lexicon import FAMOUS, FAMOUS_FAMILY
@@ -22,6 +24,7 @@ from recipe.mixture import draw
 from recipe.render import COPIED, Renderer
 from recipe.words import Words
 
+_WORD = re.compile(r"[^\W\d_]+")
 ROWS = 8192
 SAMPLE = 4000  # conversations that are looked through for template tokens
 OFTEN = 4  # conversations that a token must occur in
@@ -59,11 +62,25 @@ def _of_templates(renderer: Renderer, words: Words) -> set[int]:
     return {token for token, times in seen.items() if times >= OFTEN}
 
 
+def template_words() -> list[str]:
+    """Every word in this recipe's own text and in the descriptions of the builtin tools."""
+    tools = (ToolNamespaceConfig.browser(), ToolNamespaceConfig.python())
+    texts = [str(SystemContent().model_identity)]
+    texts += [tool.model_dump_json() for tool in tools]
+    texts += [path.read_text("utf-8") for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    return sorted({word.casefold() for text in texts for word in _WORD.findall(text)})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the list as an npy file, and the held-out names beside it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "rows.npy")
-    out = parser.parse_args(argv).out
+    parser.add_argument("--words", action="store_true", help="only renew taught.txt")
+    options = parser.parse_args(argv)
+    out = options.out
+    if options.words:
+        Path(__file__).with_name("taught.txt").write_text("\n".join(template_words()) + "\n")
+        return 0
     renderer = Renderer()
     np.save(out, kept_rows(renderer))
     held = Words(renderer.encode).held_out_ids().astype(np.uint32)

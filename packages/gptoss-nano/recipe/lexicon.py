@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from pathlib import Path
 
-from openai_harmony import SystemContent, ToolNamespaceConfig
-
-_WORD = re.compile(r"[^\W\d_]+")
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -70,9 +66,8 @@ FIELDS = _words(
 
 @lru_cache(maxsize=1)
 def taught() -> frozenset[str]:
-    """Every word that training shows as part of a template: of this recipe and of the tools."""
-    tools = (ToolNamespaceConfig.browser(), ToolNamespaceConfig.python())
-    texts = [str(SystemContent().model_identity)]
-    texts += [tool.model_dump_json() for tool in tools]
-    texts += [path.read_text("utf-8") for path in sorted(Path(__file__).parent.rglob("*.py"))]
-    return frozenset(word.casefold() for text in texts for word in _WORD.findall(text))
+    """Every word that training shows as part of a template; `recipe.kept` wrote the list.
+
+    A list on file, so that a later change of wording does not move names from one part to the other.
+    """
+    return frozenset((Path(__file__).parent / "taught.txt").read_text("utf-8").split())
