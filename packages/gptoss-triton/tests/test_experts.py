@@ -3,7 +3,7 @@ import torch
 
 from gptoss_core import ops
 from gptoss_harmony import mxfp4 as numpy_mxfp4
-from gptoss_triton.experts import PackedMatrix, experts_direct, experts_grouped
+from gptoss_triton.experts import PackedMatrix, SplitSums, experts_direct, experts_grouped
 from gptoss_triton.launch import Launch
 from gptoss_triton.mxfp4 import interleave_gate_up, pack_panels
 from gptoss_triton.plan import Plan, make_plan
@@ -41,10 +41,15 @@ def reference(x, chosen, first, second, gates):
 
 
 @pytest.mark.parametrize(
-    ("form", "tokens", "pairs", "rows"),
-    [("direct", 3, 8, 16), ("direct", 1, 16, 64), ("grouped", 9, 16, 32), ("grouped", 21, 64, 64)],
+    ("form", "tokens", "pairs", "rows", "splits"),
+    [
+        ("direct", 2, 8, 16, 2),
+        ("direct", 1, 16, 64, 1),
+        ("grouped", 9, 16, 32, 1),
+        ("grouped", 21, 64, 64, 1),
+    ],
 )
-def test_pairs_match_the_expanded_matrices(place, form, tokens, pairs, rows):
+def test_pairs_match_the_expanded_matrices(place, form, tokens, pairs, rows, splits):
     width, inner = 64, 96  # 96: the second product has a panel that is half full
     first = packed(place, 2 * inner, width, fused=True)
     second = packed(place, width, inner, fused=False)
@@ -53,11 +58,18 @@ def test_pairs_match_the_expanded_matrices(place, form, tokens, pairs, rows):
     gates = torch.rand(tokens * CHOSEN)
     hidden = place.poisoned(tokens * CHOSEN, inner)
     out = place.poisoned(tokens * CHOSEN, width, dtype=torch.float32)
-    launch = Launch(rows=rows, pairs=pairs, unroll=1 + (rows == 16), scaled=pairs == 64)
+    scaled = pairs == 64
+    launch = Launch(rows=rows, pairs=pairs, unroll=1 + (rows == 16), splits=splits, scaled=scaled)
+    if place.device.type == "cuda" and not scaled:
+        x, hidden = x.half(), hidden.half()
     ours, gates_there = place.ints(chosen), gates.to(place.device)
     if form == "direct":
-        experts_direct(x, first[0], ours, gates_there, hidden, swiglu=7.0, launch=launch)
-        experts_direct(hidden, second[0], ours, gates_there, out, swiglu=None, launch=launch)
+        sums = SplitSums.empty(
+            pairs=tokens * CHOSEN, rows=2 * inner, launch=launch, device=place.device
+        )
+        experts_direct(x, first[0], ours, gates_there, hidden, sums, swiglu=7.0, launch=launch)
+        experts_direct(hidden, second[0], ours, gates_there, out, sums, swiglu=None, launch=launch)
+        assert not sums.arrived.any()
     else:
         plan = Plan.empty(
             pairs=tokens * CHOSEN, experts=EXPERTS, tile=pairs, device=place.device
@@ -72,14 +84,15 @@ def test_pairs_match_the_expanded_matrices(place, form, tokens, pairs, rows):
 
 def test_unused_rows_are_skipped(place):
     matrix = packed(place, 64, 64, fused=False)
-    x = place.random(2, 64)
+    x = place.random(2, 64, dtype=torch.float16 if place.device.type == "cuda" else None)
     chosen = place.ints([1, 2, -1, -1])
     gates = torch.ones(4, device=place.device)
     for form in ("direct", "grouped"):
         out = place.poisoned(4, 64, dtype=torch.float32)
         launch = Launch(rows=16, pairs=16)
         if form == "direct":
-            experts_direct(x, matrix[0], chosen, gates, out, swiglu=None, launch=launch)
+            sums = SplitSums.empty(pairs=4, rows=64, launch=launch, device=place.device)
+            experts_direct(x, matrix[0], chosen, gates, out, sums, swiglu=None, launch=launch)
         else:
             plan = Plan.empty(pairs=4, experts=EXPERTS, tile=16, device=place.device)
             make_plan(chosen, plan, torch.empty_like(chosen), launch=launch)

@@ -40,10 +40,11 @@ def test_all_codes_and_scales_are_exact(place, scaled):
     ).reshape(16, 16)
     blocks = blocks.repeat(groups, 1).reshape(groups, 16, 16).transpose(0, 1)[None].contiguous()
     scales = scales.reshape(1, 16, groups)
+    out_dtype = place.dtype if scaled else torch.float32
     expected = numpy_mxfp4.unpack(blocks.numpy(), scales.numpy()).astype(np.float32)
     ours = pack_panels(blocks.to(place.device), scales.to(place.device))
     panels = ours[0].shape[1]
-    out = place.poisoned(16, panels * 64)
+    out = place.poisoned(16, panels * 64, dtype=out_dtype)
     _unpack[(1,)](*ours, out, 16, panels, SCALED=scaled, ASM=place.device.type == "cuda")
     actual = out.float().cpu()[:, : groups * 32]
     assert torch.equal(actual, torch.from_numpy(expected).reshape(16, -1))

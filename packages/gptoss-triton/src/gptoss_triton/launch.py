@@ -17,6 +17,7 @@ class Launch:
         pairs: tokens or (token, expert) pairs a program owns.
         columns: input columns a loop step reads, where the kernel leaves that open.
         unroll: panels or column blocks a loop step takes.
+        splits: programs that share the input columns of one result.
         scaled: apply MXFP4 scales to the weights rather than to partial sums.
         warps: warps a program.
         stages: loads in flight a program.
@@ -28,6 +29,7 @@ class Launch:
     pairs: int = 16
     columns: int = 64
     unroll: int = 1
+    splits: int = 1
     scaled: bool = False
     warps: int = 4
     stages: int = 3

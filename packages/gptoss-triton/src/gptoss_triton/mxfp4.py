@@ -10,8 +10,12 @@ Within a panel, 16 rows make a fragment of 512 bytes, ordered as the tensor core
 wants them: lane l of a warp multiplies rows l/4 and l/4 + 8, columns 2 (l mod 4) + {0, 1} of every
 8. Its 16 bytes are neighbours, so they arrive in one load and need no exchange between lanes.
 
-E2M1's exponent and mantissa moved to bf16's bits 8-6 read as the value times 2^-126 (subnormals
-included), so the decoder multiplies by 2^126 * 2^(scale - 127) = 2^(scale - 1), exactly.
+A byte is not two plain nibbles but their bits in the places where a decoder wants them: sign and
+magnitude of the low column in bits 7 and 3-1, of the high column in bits 0 and 6-4. With the byte
+in the upper half of 16 bits, E2M1's exponent and mantissa are where float16 has the last two bits
+of its exponent and the first of its mantissa: masking alone gives the value times 2^-14, exactly,
+subnormals included. For bf16 they move three bits down and read as the value times 2^-126; the
+decoder multiplies by 2^126 * 2^(scale - 127) = 2^(scale - 1), exactly too.
 
 Dimensions: E experts, R rows (a multiple of 16), K columns, P = ceil(K / 64) panels.
 
@@ -28,48 +32,40 @@ from torch import Tensor
 PANEL = 64  # columns
 LARGEST_SCALE = 128  # 2^(scale - 1) must be a bf16; weights beyond 12 are no gpt-oss weights
 
-# $0, $1: low columns of four bytes; $2, $3: high ones; $4: the bytes; $5-$6, $7-$8: their factors.
-_DECODE = tl.constexpr("""
+# bf16 with scales. $0, $1: low columns of four bytes; $2, $3: high ones; $4: the bytes; $5-$6 and
+# $7-$8: their factors.
+_DECODE_SCALED = tl.constexpr("""
 {
     .reg .b32 t, s, m, f;
     mov.b32 f, 0x80008000;
     prmt.b32 t, $4, 0, 0x1404;
-    shl.b32 s, t, 4;  and.b32 s, s, 0x80008000;
-    shr.u32 m, t, 2;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $0, m, $5, f;
     and.b32 s, t, 0x80008000;
+    shr.u32 m, t, 3;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $0, m, $5, f;
+    shl.b32 s, t, 7;  and.b32 s, s, 0x80008000;
     shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
     fma.rn.bf16x2 $2, m, $7, f;
     prmt.b32 t, $4, 0, 0x3424;
-    shl.b32 s, t, 4;  and.b32 s, s, 0x80008000;
-    shr.u32 m, t, 2;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $1, m, $6, f;
     and.b32 s, t, 0x80008000;
+    shr.u32 m, t, 3;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
+    fma.rn.bf16x2 $1, m, $6, f;
+    shl.b32 s, t, 7;  and.b32 s, s, 0x80008000;
     shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
     fma.rn.bf16x2 $3, m, $8, f;
 }
 """)
-
-# The same without scales: times 2^126 only. $4: the bytes.
+# float16 without scales, times 2^-14. $4: the bytes.
 _DECODE_PLAIN = tl.constexpr("""
 {
-    .reg .b32 t, s, m, f, c;
-    mov.b32 f, 0x80008000;
-    mov.b32 c, 0x7E807E80;
+    .reg .b32 t, s, m;
     prmt.b32 t, $4, 0, 0x1404;
-    shl.b32 s, t, 4;  and.b32 s, s, 0x80008000;
-    shr.u32 m, t, 2;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $0, m, c, f;
-    and.b32 s, t, 0x80008000;
-    shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $2, m, c, f;
+    and.b32 $0, t, 0x8E008E00;
+    shl.b32 s, t, 7;  and.b32 s, s, 0x80008000;
+    shr.u32 m, t, 3;  lop3.b32 $2, m, 0x0E000E00, s, 0xEA;
     prmt.b32 t, $4, 0, 0x3424;
-    shl.b32 s, t, 4;  and.b32 s, s, 0x80008000;
-    shr.u32 m, t, 2;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $1, m, c, f;
-    and.b32 s, t, 0x80008000;
-    shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $3, m, c, f;
+    and.b32 $1, t, 0x8E008E00;
+    shl.b32 s, t, 7;  and.b32 s, s, 0x80008000;
+    shr.u32 m, t, 3;  lop3.b32 $3, m, 0x0E000E00, s, 0xEA;
 }
 """)
 
@@ -78,7 +74,7 @@ def pack_panels(blocks: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     """Reorder a checkpoint's bytes into panels; every nibble is kept, zeros fill the last panel.
 
     Args:
-        blocks: (E, R, K/32, 16) uint8, even column in the low nibble.
+        blocks: (E, R, K/32, 16) uint8 as in the checkpoint, even column in the low nibble.
         scales: (E, R, K/32) uint8.
 
     Returns:
@@ -91,8 +87,8 @@ def pack_panels(blocks: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
         blocks = torch.nn.functional.pad(blocks, (0, 0, 0, 1))
     halves = blocks.reshape(experts, rows, panels, 2, 16)
     low, high = halves[..., 0, :], halves[..., 1, :]  # (E, R, P, 16)
-    even = (low & 0xF) | (high << 4)
-    odd = (low >> 4) | (high & 0xF0)
+    even = _place(low & 0xF, high & 0xF)
+    odd = _place(low >> 4, high >> 4)
     packed = torch.stack([even, odd], dim=-1)  # (E, R, P, 16, 2)
     # Axes: group, row half, lane row, panel, eight columns, lane column, column of a pair.
     axes = packed.reshape(experts, rows // 16, 2, 8, panels, 4, 4, 2)
@@ -101,6 +97,11 @@ def pack_panels(blocks: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     scales = torch.nn.functional.pad(scales, (0, words * 4 - groups))
     scale_words = scales.reshape(experts, rows, words, 4).view(torch.int32).squeeze(-1)
     return fragments.contiguous(), scale_words.transpose(1, 2).contiguous()
+
+
+def _place(low: Tensor, high: Tensor) -> Tensor:
+    """Put the bits of two codes where the decoders want them."""
+    return ((low & 8) << 4) | ((low & 7) << 1) | ((high & 7) << 4) | (high >> 3)
 
 
 def interleave_gate_up(tensor: Tensor) -> Tensor:
@@ -143,12 +144,13 @@ def load_panel(
         rows_total: rows of the matrix.
         like: a tensor whose dtype the weights get where inline assembly is off.
         ROWS: a multiple of 16.
-        SCALED: multiply the weights by their scales. Off: they are plain E2M1 values, and the
-            caller multiplies the 32-column partial sums, which is cheaper for few tokens.
-        ASM: decode with PTX (bf16). Off in the interpreter: the same values by plain operations.
+        SCALED: bf16 weights, scales applied. Off: float16 weights times 2^-14 without scales; the
+            caller multiplies 32-column partial sums by the factors, cheaper for few tokens.
+        ASM: decode with PTX. Off in the interpreter: the same values by plain operations.
 
     Returns:
-        low, high: (ROWS, 32) each, columns 0-31 and 32-63; and their scales, (ROWS,) float32 each.
+        low, high: (ROWS, 32) each, columns 0-31 and 32-63; and 2^14 times their scales, (ROWS,)
+        float32 each.
     """
     row = tl.minimum(first_row + tl.arange(0, ROWS), rows_total - 1)
     words = tl.load(scales + (panel // 2) * rows_total + row)  # (ROWS,)
@@ -164,7 +166,7 @@ def load_panel(
             low_factor = ((low_scale + 126) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
             high_factor = ((high_scale + 126) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
             low, high = tl.inline_asm_elementwise(
-                asm=_DECODE,
+                asm=_DECODE_SCALED,
                 constraints="=&r,=&r,=&r,=&r,r,r,r,r,r",
                 args=[packed, low_factor[:, None], high_factor[:, None]],
                 dtype=(tl.bfloat16, tl.bfloat16),
@@ -176,31 +178,33 @@ def load_panel(
                 asm=_DECODE_PLAIN,
                 constraints="=&r,=&r,=&r,=&r,r",
                 args=[packed],
-                dtype=(tl.bfloat16, tl.bfloat16),
+                dtype=(tl.float16, tl.float16),
                 is_pure=True,
                 pack=4,
             )
     else:
-        low, high = _expand(packed & 15), _expand(packed >> 4)
+        low = _expand(packed >> 7, (packed >> 1) & 7)
+        high = _expand(packed & 1, (packed >> 4) & 7)
         if SCALED:
-            low = low * _power(low_scale)[:, None]
-            high = high * _power(high_scale)[:, None]
+            low = low * tl.exp2(low_scale.to(tl.float32) - 127.0)[:, None]
+            high = high * tl.exp2(high_scale.to(tl.float32) - 127.0)[:, None]
+        else:
+            low, high = low * 0.00006103515625, high * 0.00006103515625  # 2^-14
         low, high = low.to(like.dtype), high.to(like.dtype)
-    return low, high, _power(low_scale), _power(high_scale)
+    return low, high, _power(low_scale + 14), _power(high_scale + 14)
 
 
 @triton.jit
-def _power(scale):
-    """2^(scale - 127) in float32, exactly; 2^-127 of scale 0 is a subnormal."""
-    bits = tl.where(scale == 0, 1 << 22, scale << 23)
-    return bits.to(tl.float32, bitcast=True)
+def _power(exponent):
+    """2^(exponent - 127) in float32, exactly, for exponents 1 to 254."""
+    return (exponent << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _expand(code):
+def _expand(sign, magnitude):
     """E2M1 in float32, one element at a time."""
-    exponent = ((code >> 1) & 3).to(tl.float32)
-    mantissa = (code & 1).to(tl.float32)
+    exponent = (magnitude >> 1).to(tl.float32)
+    mantissa = (magnitude & 1).to(tl.float32)
     normal = tl.exp2(exponent - 1.0) * (1.0 + 0.5 * mantissa)
-    magnitude = tl.where(exponent == 0.0, 0.5 * mantissa, normal)
-    return tl.where(code >= 8, -magnitude, magnitude)
+    value = tl.where(exponent == 0.0, 0.5 * mantissa, normal)
+    return tl.where(sign == 1, -value, value)

@@ -43,10 +43,9 @@ class Plan:
     counts: Tensor
     tile: int
 
-    @property
-    def max_tiles(self) -> int:
-        """Tiles there can be at most."""
-        return self.tile_expert.numel()
+    def tiles_for(self, pairs: int) -> int:
+        """Tiles that so many pairs can need at most."""
+        return min(pairs, self.counts.numel() + pairs // self.tile)
 
     @classmethod
     def empty(cls, *, pairs: int, experts: int, tile: int, device: torch.device) -> Plan:
