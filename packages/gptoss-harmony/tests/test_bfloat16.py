@@ -29,3 +29,16 @@ def test_rounding_equals_torch():
 def test_shapes_are_kept_even_without_axes():
     assert bfloat16.from_float32(np.float32(1.0).reshape(())).shape == ()
     assert bfloat16.to_float32(np.zeros((2, 0, 3), np.uint16)).shape == (2, 0, 3)
+
+
+def test_wider_than_float32_goes_through_it():
+    values = np.array([1e300, -1e300, 1.0, np.nan])
+    bits = bfloat16.from_float32(values)
+    assert bits[:3].tolist() == [0x7F80, 0xFF80, 0x3F80]
+    assert np.isnan(bfloat16.to_float32(bits)[3])
+
+
+def test_many_chunks_and_strides_equal_one_value_at_a_time():
+    values = np.random.default_rng(0).standard_normal((700, 300)).astype(np.float32).T
+    one_by_one = [bfloat16.from_float32(row[[5]])[0] for row in values[::50]]
+    assert bfloat16.from_float32(values)[::50, 5].tolist() == [int(bit) for bit in one_by_one]

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_CHUNK = 1 << 16  # values rounded at once: the temporaries stay in the cache
+
 
 def to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Widen bfloat16 bits to float32, exactly.
@@ -26,7 +28,9 @@ def to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     Returns:
         A new float32 array of the same shape.
     """
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 def from_float32(values: NDArray[Any]) -> NDArray[np.uint16]:
@@ -38,11 +42,19 @@ def from_float32(values: NDArray[Any]) -> NDArray[np.uint16]:
     Returns:
         A new uint16 array of the same shape.
     """
-    single = np.ascontiguousarray(values, dtype=np.float32).reshape(np.shape(values))
-    bits = single.view(np.uint32)
-    # Adding 0x7FFF, plus one where the kept half is odd, carries into it exactly when rounding up.
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    nan = np.isnan(single)
-    if nan.any():
-        rounded[nan] = 0x7FC0  # the carry could otherwise turn a NaN into infinity
-    return rounded
+    flat = np.asarray(values).reshape(-1)
+    rounded = np.empty(flat.shape, np.uint16)
+    for start in range(0, len(flat), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        with np.errstate(over="ignore", invalid="ignore"):
+            single = np.ascontiguousarray(flat[chunk], np.float32)
+        bits = single.view(np.uint32)
+        # Adding 0x7FFF, plus one where the kept half is odd, carries into it when rounding up.
+        carry = (bits >> 16) & 1
+        carry += 0x7FFF
+        carry += bits
+        rounded[chunk] = carry >> 16
+        nan = np.isnan(single)
+        if nan.any():
+            rounded[chunk][nan] = 0x7FC0  # the carry could otherwise turn a NaN into infinity
+    return rounded.reshape(np.shape(values))

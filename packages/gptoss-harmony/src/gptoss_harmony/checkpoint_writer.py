@@ -42,6 +42,7 @@ from gptoss_harmony.config_files import (
 from gptoss_harmony.errors import CheckpointError
 from gptoss_harmony.layout import Layout, Stored, TensorSpec, tensor_specs
 from gptoss_harmony.safetensors_header import Entry, build_header, tensor_bytes
+from gptoss_harmony.transpose import transposed
 
 
 def write_checkpoint(
@@ -208,9 +209,7 @@ class CheckpointWriter:
     def _write_rows(self, stored: Stored, rows: NDArray[Any], offset: int) -> None:
         """Put rows of a stored tensor at their place; `offset` counts rows."""
         path, entry = self._places[stored.name]
-        if stored.transposed:
-            rows = rows.swapaxes(-1, -2)
-        rows = np.ascontiguousarray(rows)
+        rows = transposed(rows) if stored.transposed else np.ascontiguousarray(rows)
         row_bytes = (entry.stop - entry.start) // stored.shape[0]
         with path.open("r+b") as file:  # a handle of its own, so that threads do not meet
             file.seek(entry.start + offset * row_bytes)

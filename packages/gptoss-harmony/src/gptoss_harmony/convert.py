@@ -29,6 +29,7 @@ from gptoss_harmony.checkpoint_writer import CheckpointWriter
 from gptoss_harmony.config import MXFP4_BLOCK
 from gptoss_harmony.errors import CheckpointError
 from gptoss_harmony.layout import Layout
+from gptoss_harmony.transpose import transposed
 
 _CHUNK_BYTES = 16 << 20
 # What Transformers reads beside the weights, copied where the source folder has it.
@@ -151,7 +152,7 @@ def _packed(
 ) -> Iterator[tuple[str, NDArray[Any], int]]:
     """bf16 -> MXFP4, one expert at a time."""
     for expert, bits in enumerate(source.read(name)):
-        values = bfloat16.to_float32(np.ascontiguousarray(bits))  # (rows, in)
+        values = bfloat16.to_float32(transposed(bits.swapaxes(0, 1)))  # (rows, in)
         try:
             blocks, scales = mxfp4.pack(values)
         except CheckpointError as error:

@@ -34,7 +34,7 @@ NAN_SCALE = 255
 _BIAS = 127
 _LARGEST_EXPONENT = 2  # of an element: 6 = 1.5 * 2**2
 _BYTES = MXFP4_BLOCK // 2
-_CHUNK = 1 << 15  # blocks worked on at once: temporaries stay near 10 MiB, inside the caches
+_CHUNK = 1 << 13  # blocks worked on at once: temporaries of 1 MiB stay in the caches
 
 
 def pack(array: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
