@@ -36,7 +36,7 @@ from gptoss_harmony.errors import EngineError
 WEIGHT_BITS = 36  # a token of weight 1 is 2^-36 as likely as the best one
 DRAW_BITS = 36  # random bits per token
 COARSE_BITS = 27  # how the total weight is split so that its products with a draw fit 63 bits
-NUCLEUS_GUESS = 1024  # candidates that top-p looks at before it sorts the whole vocabulary
+NUCLEUS_GUESSES = (1024, 16_384)  # candidates that top-p looks at before it sorts everything
 COLDEST = 1e-6  # lower temperatures would overflow float32 and choose the same token
 
 
@@ -242,8 +242,8 @@ def top_k(logits: Tensor, batch: SamplingBatch) -> Tensor:
 def top_p(logits: Tensor, batch: SamplingBatch) -> Tensor:
     """Keep the smallest set of tokens whose probability reaches p.
 
-    The likeliest `NUCLEUS_GUESS` tokens nearly always hold it, and finding them costs a fraction of
-    a sort; where they do not, the row is sorted.
+    The likeliest `NUCLEUS_GUESSES` tokens nearly always hold it, and finding them costs a fraction
+    of a sort; where they do not, the whole vocabulary is sorted.
     """
     vocab_size = logits.shape[1]
     rows = batch.which(lambda row: _random(row) and row.sampling.top_p < 1.0)
@@ -253,7 +253,7 @@ def top_p(logits: Tensor, batch: SamplingBatch) -> Tensor:
     reach = batch.column("top_p")[index]  # (R, 1)
     chosen = logits[index]  # (R, V)
     total = torch.logsumexp(chosen, -1, keepdim=True)  # (R, 1)
-    for width in (min(NUCLEUS_GUESS, vocab_size), vocab_size):
+    for width in (*(guess for guess in NUCLEUS_GUESSES if guess < vocab_size), vocab_size):
         values, ids = chosen.topk(width)  # (R, K), largest first
         probabilities = torch.exp(values - total)
         cumulative = probabilities.cumsum(-1)
