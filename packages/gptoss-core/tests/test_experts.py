@@ -15,9 +15,9 @@ def random_weights(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     up = torch.randn(EXPERTS, 2 * INNER, WIDTH, generator=generator) * 0.3
     down = torch.randn(EXPERTS, WIDTH, INNER, generator=generator) * 0.3
-    pairs, powers = mxfp4.tables(torch.float32, "cpu")
+    lookup = mxfp4.tables(torch.float32, "cpu")
     up, down = (
-        torch.stack([mxfp4.unpack(*mxfp4.pack(matrix), pairs, powers) for matrix in weight])
+        torch.stack([mxfp4.unpack(*mxfp4.pack(matrix), lookup) for matrix in weight])
         for weight in (up, down)
     )
     up_bias = torch.randn(EXPERTS, 2 * INNER, generator=generator)

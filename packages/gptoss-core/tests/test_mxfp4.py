@@ -16,16 +16,25 @@ def test_every_byte_with_every_scale(dtype: torch.dtype) -> None:
     blocks = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(255, axis=0)
     scales = np.arange(255, dtype=np.uint8)[:, None].repeat(16, axis=1)
     expected = reference.unpack(blocks, scales)
-    pairs, powers = mxfp4.tables(dtype, "cpu")
-    values = mxfp4.unpack(torch.from_numpy(blocks), torch.from_numpy(scales), pairs, powers)
-    assert values.dtype == dtype
-    np.testing.assert_array_equal(values.float().numpy(), expected)
+    lookup = mxfp4.tables(dtype, "cpu")
+    bytewise = mxfp4.Tables(_one_byte_words(dtype), lookup.powers)  # as on an accelerator
+    for each in (lookup, bytewise):
+        values = mxfp4.unpack(torch.from_numpy(blocks), torch.from_numpy(scales), each)
+        assert values.dtype == dtype
+        np.testing.assert_array_equal(values.float().numpy(), expected)
+
+
+def _one_byte_words(dtype: torch.dtype) -> torch.Tensor:
+    byte = np.arange(256, dtype=np.uint8)[:, None].repeat(16, axis=1)[:, None]
+    pairs = reference.unpack(byte, np.full((256, 1), 127, np.uint8))[:, :2]
+    words = torch.from_numpy(pairs.copy()).to(dtype)
+    return words.view(torch.int32 if dtype == torch.bfloat16 else torch.int64).flatten()
 
 
 def test_scale_255_is_nan() -> None:
     blocks = torch.full((1, 1, 16), 0x22, dtype=torch.uint8)
     scales = torch.full((1, 1), 255, dtype=torch.uint8)
-    values = mxfp4.unpack(blocks, scales, *mxfp4.tables(torch.float32, "cpu"))
+    values = mxfp4.unpack(blocks, scales, mxfp4.tables(torch.float32, "cpu"))
     assert bool(values.isnan().all())
 
 

@@ -27,21 +27,29 @@ class PackedWeight(nn.Module):
     Args:
         blocks: (E, rows, B, 16) uint8.
         scales: (E, rows, B) uint8.
-        dtype: of the expanded matrices; bf16 holds every MXFP4 value with a normal scale exactly.
+        dtype: of the expanded matrices; bf16 holds every MXFP4 value exactly.
+        tables: what to look up, to share between weights; made here unless given.
     """
 
     blocks: Tensor
     scales: Tensor
-    pairs: Tensor
+    words: Tensor
     powers: Tensor
 
-    def __init__(self, blocks: Tensor, scales: Tensor, *, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        blocks: Tensor,
+        scales: Tensor,
+        *,
+        dtype: torch.dtype,
+        tables: mxfp4.Tables | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("blocks", blocks)
         self.register_buffer("scales", scales)
-        pairs, powers = mxfp4.tables(dtype, blocks.device)
-        self.register_buffer("pairs", pairs, persistent=False)
-        self.register_buffer("powers", powers, persistent=False)
+        tables = tables or mxfp4.tables(dtype, blocks.device)
+        self.register_buffer("words", tables.words, persistent=False)
+        self.register_buffer("powers", tables.powers, persistent=False)
 
     @property
     def shape(self) -> torch.Size:
@@ -50,7 +58,8 @@ class PackedWeight(nn.Module):
 
     def __getitem__(self, expert: int) -> Tensor:
         """Expert's matrix: (rows, columns)."""
-        return mxfp4.unpack(self.blocks[expert], self.scales[expert], self.pairs, self.powers)
+        lookup = mxfp4.Tables(self.words, self.powers)
+        return mxfp4.unpack(self.blocks[expert], self.scales[expert], lookup)
 
 
 ExpertWeight: TypeAlias = nn.Parameter | PackedWeight

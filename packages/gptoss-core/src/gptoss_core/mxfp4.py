@@ -8,6 +8,8 @@ Dimensions: R rows, B blocks of 32 elements in a row.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -15,46 +17,66 @@ from gptoss_harmony.config import MXFP4_BLOCK
 from gptoss_harmony.errors import CheckpointError
 from gptoss_harmony.mxfp4 import NAN_SCALE, VALUES
 
+# The dtype that moves so many bytes as one element; its meaning does not matter.
+_WORDS = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
 # Where rounding passes to the next code; a tie goes to the code whose last bit is 0.
 _MIDPOINTS = ((0.25, 0), (0.75, 1), (1.25, 0), (1.75, 1), (2.5, 0), (3.5, 1), (5.0, 0))
 
 
-def tables(dtype: torch.dtype, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """What unpacking looks up.
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What unpacking looks up; made once and shared by all weights of a model.
+
+    Attributes:
+        words: (256,) or (65536,): the bits of the 2 values of each byte, or of the 4 of each pair
+            of bytes, as one number.
+        powers: (256,) 2^(scale - 127); NaN for scale 255, which loaders refuse.
+    """
+
+    words: Tensor
+    powers: Tensor
+
+
+def tables(dtype: torch.dtype, device: torch.device | str) -> Tables:
+    """Make the tables.
 
     Args:
         dtype: of the expanded values; bf16 holds them exactly (from 2**128 on they are infinite, as
             in float32).
-        device: of the packed bytes.
-
-    Returns:
-        pairs: (256, 2), the values of a byte's two codes.
-        powers: (256,), 2^(scale - 127); NaN for scale 255, which loaders refuse.
+        device: of the packed bytes. A CPU looks up two bytes at once, from half a megabyte that
+            stays in its cache; an accelerator one byte, from a table that fits any.
     """
     values = torch.tensor([*VALUES, *(-value for value in VALUES)], device="cpu")
     byte = torch.arange(256, device="cpu")
-    pairs = torch.stack([values[byte & 15], values[byte >> 4]], dim=-1)  # (256, 2)
+    entries = torch.stack([values[byte & 15], values[byte >> 4]], dim=-1)  # (256, 2)
+    if torch.device(device).type == "cpu":
+        both = torch.arange(65536, device="cpu")
+        entries = torch.cat([entries[both & 255], entries[both >> 8]], dim=-1)  # (65536, 4)
+    entries = entries.to(dtype)
+    words = entries.view(_WORDS[entries[0].nbytes]).flatten()
     powers = torch.ldexp(torch.ones(256, dtype=torch.float64, device="cpu"), byte - 127)
     powers[NAN_SCALE] = torch.nan
-    return pairs.to(dtype).to(device), powers.to(dtype).to(device)
+    return Tables(words.to(device), powers.to(dtype).to(device))
 
 
-def unpack(blocks: Tensor, scales: Tensor, pairs: Tensor, powers: Tensor) -> Tensor:
+def unpack(blocks: Tensor, scales: Tensor, lookup: Tables) -> Tensor:
     """Expand to the dtype of the tables, exactly.
 
     Args:
         blocks: (R, B, 16) uint8.
         scales: (R, B) uint8.
-        pairs: (256, 2) from `tables`.
-        powers: (256,) from `tables`.
+        lookup: from `tables`.
 
     Returns:
         (R, 32 B).
     """
     rows, count = scales.shape
-    values = pairs.index_select(0, blocks.reshape(-1).int())  # (R B 16, 2)
-    values = values.view(rows, count, MXFP4_BLOCK)  # (R, B, 32)
-    values *= powers[scales.int()][..., None]
+    index = blocks.reshape(-1)  # (R B 16)
+    if len(lookup.words) > 256:
+        index = index.view(torch.uint16)  # (R B 8), the first byte in the low half
+    words = lookup.words.index_select(0, index.to(torch.int32))
+    values = words.view(lookup.powers.dtype).view(rows, count, MXFP4_BLOCK)  # (R, B, 32)
+    values *= lookup.powers.index_select(0, scales.reshape(-1).int()).view(rows, count, 1)
     return values.view(rows, count * MXFP4_BLOCK)  # (R, 32 B)
 
 

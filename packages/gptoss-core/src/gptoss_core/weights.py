@@ -118,6 +118,7 @@ class _Loader:
         self.model = model
         self.device = device
         self.dtype = dtype
+        self.tables = mxfp4.tables(dtype, device)
         self.stager = Stager(device) if device.type == "cuda" else None
 
     def run(self) -> None:
@@ -166,7 +167,7 @@ class _Loader:
         packed = f"{name}.blocks" in self.checkpoint.tensors
         if isinstance(wanted, PackedWeight):
             blocks, scales = self._packed_as_stored(name) if packed else self._packed_now(name)
-            return PackedWeight(blocks, scales, dtype=self.dtype)
+            return PackedWeight(blocks, scales, dtype=self.dtype, tables=self.tables)
         value = torch.empty(wanted.shape, dtype=self.dtype, device=self.device)
         for expert, matrix in enumerate(self._unpacked(name) if packed else self._source(name)):
             value[expert] = matrix.to(self.device)
@@ -186,12 +187,11 @@ class _Loader:
 
     def _unpacked(self, name: str) -> Iterator[Tensor]:
         """One expert's matrix after the other, expanded on the device."""
-        pairs, powers = mxfp4.tables(self.dtype, self.device)
         blocks, scales = (self._source(f"{name}.{kind}") for kind in ("blocks", "scales"))
         self._refuse_nan(f"{name}.scales", scales)
         for some_blocks, some_scales in zip(blocks, scales, strict=True):
             yield mxfp4.unpack(
-                some_blocks.to(self.device), some_scales.to(self.device), pairs, powers
+                some_blocks.to(self.device), some_scales.to(self.device), self.tables
             )
 
     def _check_scales(self) -> None:
