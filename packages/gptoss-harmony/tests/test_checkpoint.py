@@ -139,6 +139,16 @@ def test_a_missing_shard_is_named(copy):
         Checkpoint.open(folder)
 
 
+def test_an_index_without_any_shard(copy, folders):
+    folder = copy("hf-mxfp4")
+    for shard in folder.glob("*.safetensors"):
+        shard.unlink()
+    with pytest.raises(CheckpointError, match=r"(\d+) of \1 shards are missing"):
+        Checkpoint.open(folder)
+    shutil.copytree(folders / "original", folder / "original")
+    assert Checkpoint.open(folder).layout == "original"
+
+
 def test_shards_without_an_index_are_read(copy):
     folder = copy("hf-mxfp4")
     (folder / INDEX).unlink()

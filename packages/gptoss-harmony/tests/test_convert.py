@@ -1,4 +1,5 @@
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from gptoss_harmony.commands.convert import target_layout
 from gptoss_harmony.convert import convert_checkpoint
 from gptoss_harmony.errors import CheckpointError, UsageError
 from gptoss_harmony.random_checkpoint import random_checkpoint, tiny_config
+from gptoss_harmony.testing import require
 
 CONFIG = tiny_config(vocab_size=320)
 
@@ -158,8 +160,10 @@ def test_the_command_converts_and_reports(original, tmp_path, capsys):
 
 @pytest.mark.transformers
 def test_transformers_loads_the_converted_folder(original, tmp_path):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    require(find_spec("transformers") is not None, "transformers is not installed")
+    import torch
+    import transformers
+
     packed = convert(original, tmp_path / "hf", "hf-mxfp4", max_shard_bytes=200_000)
     dense = convert(original, tmp_path / "dense", "hf-bf16")
     models = [

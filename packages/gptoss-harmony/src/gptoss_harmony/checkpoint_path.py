@@ -62,8 +62,10 @@ def weights_folder(path: Path) -> Path:
         CheckpointError: neither has any.
     """
     for folder in (path, path / "original"):
-        if (folder / INDEX_NAME).exists() or any(folder.glob("*.safetensors")):
+        if any(folder.glob("*.safetensors")):
             return folder
+    if (path / INDEX_NAME).exists():
+        return path  # where every shard is missing, which the index can name
     raise CheckpointError(_no_weights(path))
 
 

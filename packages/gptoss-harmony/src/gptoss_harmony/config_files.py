@@ -56,6 +56,19 @@ _FIXED_ROPE: Mapping[str, Any] = {
     "mscale": None,
     "mscale_all_dim": None,
 }
+_SAME_NAME = (
+    "head_dim",
+    "hidden_size",
+    "initial_context_length",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "rope_theta",
+    "sliding_window",
+    "swiglu_limit",
+    "vocab_size",
+)
 _FLOATS = frozenset(
     {"swiglu_limit", "rope_theta", "rope_scaling_factor", "rope_ntk_alpha", "rope_ntk_beta"}
 )
@@ -140,43 +153,26 @@ def hugging_face_config_json(config: ModelConfig, *, packed: bool) -> dict[str, 
         config: the sizes.
         packed: experts are MXFP4 (adds `quantization_config`), else bf16.
     """
-    result = {
+    result = {name: getattr(config, name) for name in _SAME_NAME} | {
         "architectures": ["GptOssForCausalLM"],
         "attention_bias": True,
         "attention_dropout": 0.0,
         "dtype": "bfloat16",
         "experts_per_token": config.experts_per_token,
-        "head_dim": config.head_dim,
         "hidden_act": "silu",
-        "hidden_size": config.hidden_size,
-        "initial_context_length": config.initial_context_length,
         "initializer_range": 0.02,
-        "intermediate_size": config.intermediate_size,
         "layer_types": _layer_types(config.num_hidden_layers),
         "max_position_embeddings": config.max_context_length,
         "model_type": "gpt_oss",
-        "num_attention_heads": config.num_attention_heads,
         "num_experts_per_tok": config.experts_per_token,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_key_value_heads": config.num_key_value_heads,
         "num_local_experts": config.num_experts,
         "output_router_logits": False,
         "rms_norm_eps": 1e-5,
-        "rope_scaling": {
-            "beta_fast": config.rope_ntk_beta,
-            "beta_slow": config.rope_ntk_alpha,
-            "factor": config.rope_scaling_factor,
-            "original_max_position_embeddings": config.initial_context_length,
-            "rope_type": "yarn",
-            "truncate": False,
-        },
-        "rope_theta": config.rope_theta,
+        "rope_scaling": {"rope_type": "yarn", "truncate": False}
+        | {key: getattr(config, name) for name, key in _ROPE.items()},
         "router_aux_loss_coef": 0.9,
-        "sliding_window": config.sliding_window,
-        "swiglu_limit": config.swiglu_limit,
         "tie_word_embeddings": False,
         "use_cache": True,
-        "vocab_size": config.vocab_size,
     }
     if has_harmony_tokens(config):
         result |= {"eos_token_id": 200_002, "pad_token_id": 199_999}

@@ -77,12 +77,8 @@ def random_checkpoint(
         seed: same seed, same weights.
         layout: which layout to write.
         max_shard_bytes: None writes one file.
-        threads: how many tensors are made at once (about 50 MiB each); None means a thread per
-            core, at most 8. The weights do not depend on it.
+        threads: tensors made at once, 50 MiB each; None: one per core, at most 8.
         progress: called with the number of bytes of each finished tensor.
-
-    Returns:
-        The folder.
 
     Raises:
         CheckpointError: the folder is taken or the disk too small.
