@@ -75,7 +75,7 @@ class ProgressBar:
         share = min(self._done / self._total, 1.0)
         bar = "#" * int(share * _WIDTH)
         rate = self._done / max(self._clock() - self._started, 1e-9)
-        left = timedelta(seconds=round((self._total - self._done) / rate)) if rate else "?"
+        left = timedelta(seconds=round(max(self._total - self._done, 0) / rate)) if rate else "?"
         self._stream.write(
             f"\r{self._label}  [{bar:.<{_WIDTH}}] {share:4.0%}  {self._done / 1e9:.1f}/"
             f"{self._total / 1e9:.1f} GB  {rate / 1e9:.2f} GB/s  {left} left \x1b[K"
