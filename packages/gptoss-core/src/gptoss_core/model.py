@@ -277,6 +277,7 @@ class Transformer(nn.Module):
             return self.forward_ragged(tokens, [len(tokens)], [cache], last_only=last_only)
         if tokens.dim() not in (1, 2) or tokens.shape[-1] == 0:
             raise ShapeError(f"tokens must be (T,) or (B, T), T >= 1, not {tuple(tokens.shape)}")
+        self._check_context(tokens.shape[-1])
         positions = torch.arange(tokens.shape[-1], device=self.device)
         x = self._states(tokens, positions, self._attend_batch)  # (..., T, N)
         return self._logits(x[..., -1:, :] if last_only else x)
@@ -314,6 +315,9 @@ class Transformer(nn.Module):
             )
         if not lengths or min(lengths) < 1:
             raise ShapeError(f"every sequence needs at least one new token, not {list(lengths)}")
+        self._check_context(
+            max(cache.length + length for cache, length in zip(caches, lengths, strict=True))
+        )
         positions = torch.cat(
             [
                 torch.arange(cache.length, cache.length + length, device=self.device)
@@ -325,14 +329,16 @@ class Transformer(nn.Module):
             x = x[torch.tensor(lengths).cumsum(0).sub(1).to(x.device)]  # (S, N)
         return self._logits(x)
 
-    def _states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """(..., T) tokens at (T,) positions -> (..., T, N) states before the final norm."""
-        last = int(positions.max())
-        if last >= self.config.max_context_length:
+    def _check_context(self, stop: int) -> None:
+        """Refuse positions that the rotary embedding was not stretched for."""
+        if stop > self.config.max_context_length:
             raise ContextOverflow(
-                f"position {last} lies past the context of {self.config.max_context_length} "
+                f"position {stop - 1} lies past the context of {self.config.max_context_length} "
                 "tokens; shorten the prompt or the answer"
             )
+
+    def _states(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """(..., T) tokens at (T,) positions -> (..., T, N) states before the final norm."""
         x: Tensor = self.embedding(tokens)  # (..., T, N)
         cos, sin = rope_tables(self.config, positions)
         for block in self.block:
