@@ -33,7 +33,6 @@ from openai_harmony import (
     RenderConversationConfig,
     RenderOptions,
     Role,
-    load_harmony_encoding,
 )
 
 from gptoss_harmony import tokens as special
@@ -41,6 +40,14 @@ from gptoss_harmony.engine import Prompt
 from gptoss_harmony.errors import HarmonyError
 from gptoss_harmony.parse import StreamParser
 from gptoss_harmony.render import Renderer, RenderStyle
+
+__all__ = [
+    "Encoding",
+    "HarmonyEncodingName",
+    "load_encoding",
+    "load_harmony_encoding",
+    "read_vocabulary",
+]
 
 VOCABULARY_FILE: Final = Path(__file__).parent / "vocabulary" / "o200k_base.tiktoken"
 VOCABULARY_SHA256: Final = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
@@ -63,13 +70,28 @@ def load_encoding() -> Encoding:
         return _load()
 
 
+def load_harmony_encoding(name: str | HarmonyEncodingName) -> Encoding:
+    """Return `load_encoding()`, under the name that users of openai-harmony know.
+
+    Args:
+        name: `HarmonyEncodingName.HARMONY_GPT_OSS`, the only one there is.
+
+    Raises:
+        HarmonyError: another name.
+    """
+    encoding = load_encoding()
+    if str(name) != encoding.name:
+        raise HarmonyError(f"unknown encoding {str(name)!r}; the only one is {encoding.name!r}")
+    return encoding
+
+
 @functools.cache
 def _load() -> Encoding:
     vocabulary = read_vocabulary(VOCABULARY_FILE)
     saved = os.environ.get(_FOLDER_VARIABLE)
     os.environ[_FOLDER_VARIABLE] = str(VOCABULARY_FILE.parent)
     try:
-        harmony = load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
+        harmony = openai_harmony.load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
     except openai_harmony.HarmonyError as error:
         raise HarmonyError(
             f"openai-harmony cannot load its vocabulary from {VOCABULARY_FILE}: {error}"
@@ -129,6 +151,7 @@ class Encoding:
 
     def __init__(self, harmony: HarmonyEncoding, token_bytes: tuple[bytes, ...]) -> None:
         self.harmony = harmony
+        self._inner = harmony._inner  # what openai-harmony's own StreamableParser asks for
         self.name: str = harmony.name
         self.token_bytes = token_bytes
         self.vocabulary_size = special.VOCABULARY_SIZE

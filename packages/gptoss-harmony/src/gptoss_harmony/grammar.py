@@ -167,7 +167,10 @@ class HarmonyConstraint:
             self._raise_error()
             raise GrammarError(f"token {token} is not allowed after {self._accepted} tokens")
         self._accepted += 1
-        self._plan = self._plan[1:] if self._plan[:1] == [token] else self._plan
+        if self._plan[:1] == [token]:
+            self._plan = self._plan[1:]
+        else:
+            self._plan_is_shortest = False
 
     def rollback(self, count: int) -> None:
         """Take back the last `count` accepted tokens.
