@@ -1,4 +1,6 @@
-"""Write training conversations as shards of tokens: `python -m recipe.build --out DIR --tokens 3e7`.
+"""Write training conversations as shards of tokens.
+
+    python -m recipe.build --out DIR --tokens 3e7
 
 A shard `train-00017.npz` holds whole documents one after another: `tokens` uint32, `labels` uint8
 (bit 0 loss, bit 1 word that may be renamed, bits 4-7 class), `starts` int64, `task` uint8 into
@@ -99,10 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for tokens in pool.imap_unordered(work, range(count)):
             total += tokens
     took = time.perf_counter() - begun
-    print(
-        f"{total:,} tokens in {count} shards, {took:.1f} s, {total / took:,.0f} tokens/s",
-        file=sys.stderr,
-    )
+    rate = total / took
+    sys.stderr.write(f"{total:,} tokens in {count} shards, {took:.1f} s, {rate:,.0f} tokens/s\n")
     return 0
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from openai_harmony import Role
+
 from gptoss_harmony.encoding import Encoding
 from gptoss_harmony.errors import ParseError
 from gptoss_harmony.parse import StreamParser
-from openai_harmony import Role
-
 from recipe.episode import Completion, Message
 from recipe.render import CALL, RETURN
 

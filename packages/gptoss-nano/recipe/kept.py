@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from gptoss_harmony.tokens import SPECIAL_TOKENS
-from openai_harmony import SystemContent, ToolNamespaceConfig
 from numpy.typing import NDArray
+from openai_harmony import SystemContent, ToolNamespaceConfig
 
+from gptoss_harmony.tokens import FIRST_SPECIAL, SPECIAL_TOKENS
 from recipe.lexicon import FAMOUS, FAMOUS_FAMILY
 from recipe.mixture import draw
 from recipe.render import COPIED, Renderer
@@ -33,16 +33,10 @@ OFTEN = 4  # conversations that a token must occur in
 def kept_rows(renderer: Renderer, count: int = ROWS) -> NDArray[np.uint32]:
     """Return the ids of the learned rows, sorted."""
     words = Words(renderer.encode)
-    kept = set(SPECIAL_TOKENS.values()) | set(range(256))
-    for token, text in enumerate(renderer.encoding.token_bytes[:199_998]):
-        if text.isdigit() and text.isascii():
-            kept.add(token)
-    for name in (*FAMOUS, *FAMOUS_FAMILY):
-        kept.update(renderer.encode(name), renderer.encode(" " + name))
-    kept.update(_of_templates(renderer, words))
+    kept = _always(renderer) | _of_templates(renderer, words)
     if kept & words.barred:
         raise ValueError(f"held-out names are in templates: {sorted(kept & words.barred)[:10]}")
-    for token in range(199_998):
+    for token in range(FIRST_SPECIAL):
         if len(kept) >= count:
             break
         if token not in words.barred:
@@ -50,6 +44,17 @@ def kept_rows(renderer: Renderer, count: int = ROWS) -> NDArray[np.uint32]:
     if len(kept) != count:
         raise ValueError(f"{len(kept)} tokens must be kept, which is more than {count} rows")
     return np.array(sorted(kept), dtype=np.uint32)
+
+
+def _always(renderer: Renderer) -> set[int]:
+    """Markers, bytes, numbers of up to three digits, and well-known names."""
+    kept = set(SPECIAL_TOKENS.values()) | set(range(256))
+    for token, text in enumerate(renderer.encoding.token_bytes[:FIRST_SPECIAL]):
+        if text.isdigit() and text.isascii():
+            kept.add(token)
+    for name in (*FAMOUS, *FAMOUS_FAMILY):
+        kept.update(renderer.encode(name), renderer.encode(" " + name))
+    return kept
 
 
 def _of_templates(renderer: Renderer, words: Words) -> set[int]:

@@ -6,7 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 
 
-
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
@@ -63,11 +62,10 @@ FIELDS = _words(
 )
 
 
-
 @lru_cache(maxsize=1)
 def taught() -> frozenset[str]:
     """Every word that training shows as part of a template; `recipe.kept` wrote the list.
 
-    A list on file, so that a later change of wording does not move names from one part to the other.
+    A list on file, so that a later change of wording moves no name from one part to the other.
     """
     return frozenset((Path(__file__).parent / "taught.txt").read_text("utf-8").split())

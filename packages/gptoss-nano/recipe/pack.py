@@ -1,8 +1,8 @@
 """Pack a trained `original/` folder: `python -m recipe.pack ORIGINAL ROWS.npy nano.safetensors`.
 
 Nothing is lost: the folder's learned rows must already be int8 with a power-of-two scale and all
-other rows the generated ones, as the trainer leaves them, else packing refuses. Unpacking gives back
-every byte of every tensor, which is checked before the file gets its name.
+other rows the generated ones, as the trainer leaves them, else packing refuses. Unpacking gives
+back every byte of every tensor, which is checked before the file gets its name.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from gptoss_harmony import bfloat16, nano
 from gptoss_harmony.checkpoint import Checkpoint
 from gptoss_harmony.config_files import original_config_json
 from gptoss_harmony.nano_rows import CODE_SIZE, expand_rows, quantise_rows
 from gptoss_harmony.safetensors_header import build_header
-from numpy.typing import NDArray
 
 LIMIT = 16_000_000  # bytes
 INPUT_EXPONENT, OUTPUT_EXPONENT = 0, -3
@@ -109,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="packed file to write")
     options = parser.parse_args(argv)
     size = pack(options.folder, np.load(options.rows), options.out)
-    print(f"{options.out}: {size:,} bytes", file=sys.stderr)
+    sys.stderr.write(f"{options.out}: {size:,} bytes\n")
     return 0
 
 

@@ -59,7 +59,7 @@ class Renderer:
             self._is_name[token] = False
 
     def _of_uneven_names(self) -> set[int]:
-        """Tokens of well-known names whose pieces depend on the space: renaming would break them."""
+        """Tokens of well-known names that have other pieces after a space; renaming breaks them."""
         uneven: set[int] = set()
         for name in (*FAMOUS, *FAMOUS_FAMILY):
             bare, spaced = self.encode(name), self.encode(" " + name)

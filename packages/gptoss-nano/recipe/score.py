@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from gptoss_harmony import open_engine
 from gptoss_harmony.engine import Engine, Prompt, Sampling
 from gptoss_harmony.nano import PackedNano, packed_path
-
 from recipe.grade import Grade, grade
 from recipe.mixture import TASKS, Drawn, draw
 from recipe.render import Renderer
@@ -208,8 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     if options.failures:
         options.failures.write_text("\n\n".join(failures(games)))
-    print(table(result))
-    print(f"{result['seconds']} s; missed: {result['missed_bars'] or 'nothing'}", file=sys.stderr)
+    sys.stdout.write(table(result) + "\n")
+    missing = result["missed_bars"] or "nothing"
+    sys.stderr.write(f"{result['seconds']} s; missed: {missing}\n")
     return 1 if result["missed_bars"] else 0
 
 
@@ -231,7 +232,8 @@ def failures(games: Sequence[Play]) -> Iterator[str]:
             turn = game.drawn.episode.turns[-1]
             wanted = turn.completions[len(game.grades) - 1].messages[-1].plain
             asked = "".join(piece[0] for piece in turn.user)
-            yield f"## {game.task} step {len(game.grades)}\nuser: {asked}\nwanted: {wanted}\nwrote: {last.text}"
+            head = f"## {game.task} step {len(game.grades)}"
+            yield f"{head}\nuser: {asked}\nwanted: {wanted}\nwrote: {last.text}"
 
 
 if __name__ == "__main__":

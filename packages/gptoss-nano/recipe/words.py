@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gptoss_harmony.nano_rows import token_forms, token_texts, token_words
-
 from recipe.lexicon import FAMOUS, FAMOUS_FAMILY, STOP_WORDS, taught
 
 Encode = Callable[[str], list[int]]

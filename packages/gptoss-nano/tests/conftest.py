@@ -1,4 +1,4 @@
-"""The recipe is no installed package: make it importable, and give the tests a small packed model."""
+"""The recipe is no installed package: make it importable; a small packed model for the tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from gptoss_harmony import bfloat16, nano
 from gptoss_harmony.checkpoint_writer import CheckpointWriter
 from gptoss_harmony.config import ModelConfig

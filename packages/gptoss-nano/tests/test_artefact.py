@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recipe.score import BARS, score
+
 from gptoss_harmony.checkpoint import Checkpoint
 from gptoss_harmony.nano import PackedNano, packed_path, unpack
-from recipe.score import BARS, score
 
 ROOT = Path(__file__).parents[1]
 CARD = ROOT / "src" / "gptoss_nano" / "card.md"

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gptoss_harmony.encoding import load_encoding
 from recipe.build import main
 from recipe.mixture import TASKS
 from recipe.words import Words
+
+from gptoss_harmony.encoding import load_encoding
 
 SIZE = ["--tokens", "40000", "--shard-tokens", "20000", "--seed", "test"]
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recipe.pack import pack
+
 from gptoss_harmony import nano
 from gptoss_harmony.checkpoint import Checkpoint
-from recipe.pack import pack
 
 
 def test_unpacking_gives_back_every_byte(original: Path, packed: Path, tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ import json
 import random
 
 import pytest
-from gptoss_harmony.conversation import Author, Conversation, system_message
-from gptoss_harmony.conversation import Message as HarmonyMessage
-from gptoss_harmony.conversation import Role, user_message
-from gptoss_harmony.render import RenderStyle
 from recipe.episode import Episode, Message, plain
 from recipe.mixture import TASKS, draw
 from recipe.render import COPIED, LOSS, RETURN, Renderer, builtin, developer
 from recipe.words import Words
+
+from gptoss_harmony.conversation import Author, Conversation, Role, system_message, user_message
+from gptoss_harmony.conversation import Message as HarmonyMessage
+from gptoss_harmony.render import RenderStyle
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,9 @@ def words(renderer: Renderer) -> Words:
 
 def as_harmony(message: Message) -> HarmonyMessage:
     role = Role(message.role)
-    made = HarmonyMessage.from_author_and_content(Author(role=role, name=message.name), message.plain)
+    made = HarmonyMessage.from_author_and_content(
+        Author(role=role, name=message.name), message.plain
+    )
     made = made.with_channel(message.channel)
     if message.recipient:
         made = made.with_recipient(message.recipient)

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gptoss_harmony.engine import Prompt, Sampling, TokenOutput
-from gptoss_harmony.generation import TokenStream
 from recipe.episode import Completion, Message, final, json_text, prose
 from recipe.grade import grade, python_value
 from recipe.mixture import TASKS, draw
 from recipe.render import CALL, RETURN, Renderer
 from recipe.score import missed, play_all, plays, score, summary, table
 from recipe.words import Words
+
+from gptoss_harmony.engine import Prompt, Sampling, TokenOutput
+from gptoss_harmony.generation import TokenStream
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from gptoss_harmony.encoding import load_encoding
 from recipe.lexicon import FAMOUS
 from recipe.words import Words, held_out
+
+from gptoss_harmony.encoding import load_encoding
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,8 @@ def test_training_never_sees_a_held_out_token(encode) -> None:
 
 
 def test_the_same_seed_gives_the_same_names(encode) -> None:
-    first, second = (Words(encode), Words(encode))
-    drawn = [[w.phrase(rng) for _ in range(50)] for w, rng in zip((first, second), (random.Random(9), random.Random(9)))]
+    drawn = []
+    for _ in range(2):
+        words, rng = Words(encode), random.Random(9)
+        drawn.append([words.phrase(rng) for _ in range(50)])
     assert drawn[0] == drawn[1]

@@ -25,8 +25,8 @@ from recipe.episode import (
     syntax,
     value,
 )
-from recipe.tasks.schemas import number
 from recipe.lexicon import ATTRIBUTES
+from recipe.tasks.schemas import number
 from recipe.words import Words
 
 ASK = [

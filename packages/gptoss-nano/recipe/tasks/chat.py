@@ -32,11 +32,24 @@ REFUSAL = (
     "extract JSON, calculate with python, browse and patch files."
 )
 
-# question, answer, medium thought, high thought
-GREETINGS = """Hello|Hi|Hey|Hello!|Hi!|Hey there|Good morning|Good evening|Good afternoon|Hello there!|
-Hi there|Hey!|Greetings|Hi nano|Hello nano!|Howdy|Hello, how are you?""".replace("\n", "").split(
-    "|"
-)[:-1]
+GREETINGS = [
+    "Hello",
+    "Hi",
+    "Hey",
+    "Hello!",
+    "Hi!",
+    "Hey there",
+    "Good morning",
+    "Good evening",
+    "Good afternoon",
+    "Hello there!",
+    "Hi there",
+    "Hey!",
+    "Greetings",
+    "Hi nano",
+    "Hello nano!",
+    "Howdy",
+]
 FEELINGS = [
     "How are you?",
     "How are you doing?",
@@ -54,11 +67,24 @@ THANKS = [
     "Perfect, thank you.",
 ]
 PARTING = ["Bye", "Goodbye", "Bye!", "See you", "Good night", "See you later!", "That is all, bye."]
-CAPABILITIES = """What can you do?|Who are you?|What are you?|What is your name?|Tell me about yourself.|
-How can you help me?|What do you know?|Which model are you?|Are you ChatGPT?|What are you good at?|
-Help|What is nano?|Introduce yourself.|What can I ask you?|Describe yourself|Are you a large model?""".replace(
-    "\n", ""
-).split("|")
+CAPABILITIES = [
+    "What can you do?",
+    "Who are you?",
+    "What are you?",
+    "What is your name?",
+    "Tell me about yourself.",
+    "How can you help me?",
+    "What do you know?",
+    "Which model are you?",
+    "Are you ChatGPT?",
+    "What are you good at?",
+    "Help",
+    "What is nano?",
+    "Introduce yourself.",
+    "What can I ask you?",
+    "Describe yourself",
+    "Are you a large model?",
+]
 
 REFUSED = [
     "Write a {x} about {w}.",

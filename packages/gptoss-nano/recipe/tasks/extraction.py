@@ -183,7 +183,8 @@ def _natural_value(rng: random.Random, words: Words, name: str) -> Any:
     if name == "time":
         return f"{rng.randint(0, 23):02d}:{rng.randint(0, 59):02d}"
     if name == "email":
-        return f"{words.identifier(rng, 1)}@{words.identifier(rng, 1)}.{rng.choice(['com', 'org', 'net'])}"
+        user, host = words.identifier(rng, 1), words.identifier(rng, 1)
+        return f"{user}@{host}.{rng.choice(['com', 'org', 'net'])}"
     if name == "phone":
         return f"{rng.randrange(1000):03d}-{rng.randrange(1000):03d}-{rng.randrange(10000):04d}"
     return words.phrase(rng, 2 if name in {"name", "customer", "speaker"} else 3)
