@@ -10,30 +10,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gptoss_core.cache import DenseCache, KVCache, RingCache
+    from gptoss_core.engine import TorchEngine
     from gptoss_core.errors import CoreError, ParallelError, ShapeError
     from gptoss_core.model import Transformer
-    from gptoss_core.parallel import Plan
+    from gptoss_core.options import TorchOptions
+    from gptoss_core.parallel import Group, Plan, connect
+    from gptoss_core.sampling import LogitsStep
 
 __all__ = [
     "CoreError",
     "DenseCache",
+    "Group",
     "KVCache",
+    "LogitsStep",
     "ParallelError",
     "Plan",
     "RingCache",
     "ShapeError",
+    "TorchEngine",
+    "TorchOptions",
     "Transformer",
+    "connect",
 ]
 
 _HOMES = {
     "CoreError": "errors",
     "DenseCache": "cache",
+    "Group": "parallel",
     "KVCache": "cache",
+    "LogitsStep": "sampling",
     "ParallelError": "errors",
     "Plan": "parallel",
     "RingCache": "cache",
     "ShapeError": "errors",
+    "TorchEngine": "engine",
+    "TorchOptions": "options",
     "Transformer": "model",
+    "connect": "parallel",
 }
 
 
@@ -46,4 +59,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The public names."""
-    return __all__
+    return list(__all__)
