@@ -109,15 +109,16 @@ def test_a_schema_nested_too_deeply_is_refused() -> None:
             )
 
 
+KEYWORDS = [
+    *("type", "properties", "items", "prefixItems", "anyOf", "allOf", "enum", "const"),
+    *("required", "description", "examples", "default", "nullable", "additionalProperties"),
+]
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
-            st.sampled_from(
-                "type properties items prefixItems anyOf allOf enum const required description "
-                "examples default nullable additionalProperties".split()
-            ),
+            st.sampled_from(KEYWORDS),
             inner,
             max_size=4,
         ),

@@ -18,7 +18,6 @@ takes and raises `ParseError` at the rest.
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -34,7 +33,13 @@ from gptoss_harmony.events import (
     RepairKind,
     TextDelta,
 )
-from gptoss_harmony.header import CHANNELS, ROLES, Header, mend_call, read_header
+from gptoss_harmony.header import Header, mend_call, read_header
+from gptoss_harmony.rough_header import (
+    header_length,
+    implied_role,
+    is_believable,
+    looks_like_header,
+)
 
 if TYPE_CHECKING:
     from gptoss_harmony.encoding import Encoding
@@ -53,16 +58,6 @@ __all__ = [
 # is passed on as such instead of being held back until the answer ends.
 HEADER_LIMIT: Final = 256
 _INNER_LIMIT: Final = 64  # the same, for what may be a header in the middle of a text
-
-_HEADER_START: Final = re.compile(rf"\s*(?:<\|c|to=|(?:{'|'.join(ROLES)})\b)")
-_HEADER_PARTS: Final = re.compile(
-    rf"""\s*(?:(?:{"|".join(ROLES)})(?=[\s<]|$))*      # a role that the prompt may also have had
-    (?:\s*<\|channel\|>\s*(?:{"|".join(CHANNELS)}|[^\s<]*$)?  # a channel
-      |\s*to=[^\s<{{]*                                  # a recipient
-      |\s*<\|constrain\|>\s*[a-z]*                      # a content type
-    )*\s?""",
-    re.VERBOSE,
-)
 
 
 class StreamParser:
@@ -227,13 +222,11 @@ class StreamParser:
 
     def _header_complete(self) -> None:
         text = self._decode(self._header_tokens)
-        if self._guessed and not _HEADER_START.match(text):
+        if self._guessed and not looks_like_header(text):
             self._open_without_message("<|message|> came after text that is no header")
             return
-        role = self._role
-        if role is None and self._guessed and text.lstrip().startswith(("<|", "to=")):
-            role = "assistant"
-        self._open(self._read(text, role))
+        role = implied_role(text) if self._guessed else None
+        self._open(self._read(text, self._role or role))
 
     def _read(self, text: str, role: str | None) -> Header:
         """Understand a header and report its flaws, or raise the first."""
@@ -265,7 +258,7 @@ class StreamParser:
         if self._strict:
             raise self._error("the answer ended inside a message header")
         text = self._decode(self._header_tokens)
-        rest = text[self._header_length(text) :]
+        rest = text[header_length(text) :]
         if not rest and token is None:
             if text:
                 self._repair("truncated_header", "the answer ended inside a header", text)
@@ -280,23 +273,15 @@ class StreamParser:
     def _open_without_message(self, reason: str) -> None:
         """Open a message with what is header in the collected tokens, the rest being its text."""
         text = self._decode(self._header_tokens)
-        length = self._header_length(text)
-        if text[:length].strip():
+        length = header_length(text)
+        if length:
             self._repair("missing_message", reason)
-            header = self._read(text[:length], self._role or self._default_role(text))
+            header = self._read(text[:length], self._role or implied_role(text))
         else:
-            length = 0
             self._repair("missing_header", f"{reason}; read as a final message")
             header = Header(self._role or "assistant", channel="final")
         self._open(header)
         self._append(text[length:])
-
-    def _header_length(self, text: str) -> int:
-        match = _HEADER_PARTS.match(text)
-        return match.end() if match else 0
-
-    def _default_role(self, text: str) -> str | None:
-        return "assistant" if text.lstrip().startswith(("<|", "to=")) else None
 
     # Text.
 
@@ -342,13 +327,16 @@ class StreamParser:
         held, self._held = self._held, []
         starts = [i for i, t in enumerate(held) if i == 0 or t == special.CHANNEL]
         for start in dict.fromkeys((starts[0], starts[-1])) if held else ():
-            if (header := self._inner_header(held[start:])) is not None:
+            named = held[start] == special.START
+            text = self._decode(held[start + named :])
+            role = None if named else "assistant"
+            if is_believable(text, role):
                 self._held = held[:start]
                 self._give_up_held()
                 self._repair("missing_end", "a new header began before the message had an end")
                 self._close(None)
                 self._waiting = False
-                self._open(self._read(*header))
+                self._open(self._read(text, role))
                 return
         self._held = held
         self._give_up_held()
@@ -356,15 +344,6 @@ class StreamParser:
             self._text(special.MESSAGE)
         else:
             self._repair("doubled_message", "<|message|> came twice")
-
-    def _inner_header(self, held: list[int]) -> tuple[str, str | None] | None:
-        """The (text, role) of a header in the middle of a text, if it is believable as one."""
-        text = self._decode(held[1:] if held[0] == special.START else held)
-        role = None if held[0] == special.START else "assistant"
-        header, flaws = read_header(text, role)
-        known = header.channel in CHANNELS or (role is None and header.role != "tool")
-        sound = not any(flaw.kind in ("unknown_role", "extra_words") for flaw in flaws)
-        return (text, role) if known and sound else None
 
     def _give_up_held(self) -> None:
         """What looked like a header was text."""
