@@ -99,9 +99,10 @@ def test_decode_equals_the_reference_for_any_split(place, window, splits):
     )
     table = torch.cat([history.table, history.table[:1]]).to(place.device)
     out = place.poisoned(len(qkv), HEADS * DIM)
+    sequences = place.ints(range(len(qkv)))
     attention_decode(
-        qkv, history.cache, table, positions, history.tables, sinks, out, scratch,
-        window=window, launch=Launch(columns=4, stages=2),
+        qkv, history.cache, table, sequences, positions, history.tables, sinks, out, scratch,
+        window=window, launch=Launch(rows=64, columns=4, stages=2),
     )  # fmt: skip
     for row, length in enumerate(lengths):
         place.close(out[row : row + 1], history.expected(row, length - 1, sinks, window))

@@ -24,7 +24,7 @@ def test_residual_norm_adds_then_norms(place, parts, scale):
 def test_embed_reads_rows_and_survives_unused_ones(place):
     table = place.random(7, 40)
     x = place.poisoned(3, 40, dtype=torch.float32)
-    embed(place.ints([6, -1, 2]), table, x, launch=Launch())
+    embed(place.ints([2, -1, 6]), place.ints([2, 1, 0]), table, x, launch=Launch())
     assert torch.equal(x[0], table[6].float())
     assert torch.equal(x[2], table[2].float())
     assert torch.isfinite(x[1]).all()

@@ -14,7 +14,7 @@ def settle(place, logits, **changes):
     for name, value in changes.items():
         getattr(settings, name).copy_(torch.as_tensor(value))
     identity = place.ints(range(rows))
-    draw(logits, logits, identity, place.ints(range(rows)), settings, launch=LAUNCH)
+    draw(logits, logits, identity, identity, identity, settings, launch=LAUNCH)
     return settings
 
 
@@ -48,8 +48,9 @@ def test_thresholds_keep_what_sorting_keeps(place, top_k, top_p, min_p):
     heat = 0.7
     settings = Draw.empty(rows=2, vocabulary=300, device=place.device)
     settings.temperature.fill_(heat)
-    full = torch.ones(2, device=place.device)
-    thresholds(logits, settings, place.ints([top_k] * 2), full * top_p, full * min_p)
+    for name, value in (("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
+        getattr(settings, name).fill_(value)
+    thresholds(logits, place.ints([0, 1]), settings)
     for row in range(2):
         ordered = logits[row].double().cpu().sort(descending=True).values
         kept = ordered[:top_k] if top_k else ordered

@@ -108,6 +108,7 @@ def _attention_decode(
     keys,
     values,
     table,
+    sequences,
     positions,
     cos,
     sin,
@@ -145,10 +146,11 @@ def _attention_decode(
         first_key = tl.maximum(position - WINDOW + 1, 0)
     first_page = first_key // PAGE
     pages = position // PAGE - first_page + 1
-    share = tl.cdiv(pages, splits)
+    share = tl.maximum(tl.cdiv(pages, splits), tl.minimum(pages, KEYS // PAGE))
     used = tl.cdiv(pages, share)
     if split >= used:
         return
+    pages_of = table + tl.load(sequences + row).to(tl.int64) * table_length
     head = tl.arange(0, HEADS)
     column = tl.arange(0, D)
     slot = tl.arange(0, KEYS)
@@ -171,7 +173,7 @@ def _attention_decode(
     ).to(keys.dtype.element_ty)
     new_value = tl.load(token + (heads + kv_heads + kv_head) * D + column)
     if end == first_page + pages:
-        newest = tl.load(table + row * table_length + position // PAGE).to(tl.int64)
+        newest = tl.load(pages_of + position // PAGE).to(tl.int64)
         place = ((newest * kv_heads + kv_head) * PAGE + position % PAGE) * D + column
         tl.store(keys + place, new_key)
         tl.store(values + place, new_value)
@@ -181,7 +183,7 @@ def _attention_decode(
     for start in tl.range(begin * PAGE, end * PAGE, KEYS, num_stages=STAGES):
         key_position = start + slot
         inside = key_position < end * PAGE
-        page = tl.load(table + row * table_length + key_position // PAGE, mask=inside, other=0)
+        page = tl.load(pages_of + key_position // PAGE, mask=inside, other=0)
         base = ((page.to(tl.int64) * kv_heads + kv_head) * PAGE + key_position % PAGE) * D
         k = tl.load(keys + base[None, :] + column[:, None])  # (D, KEYS)
         v = tl.load(values + base[:, None] + column[None, :])  # (KEYS, D)
@@ -225,6 +227,7 @@ def attention_decode(
     qkv: Tensor,
     cache: tuple[Tensor, Tensor],
     table: Tensor,
+    sequences: Tensor,
     positions: Tensor,
     tables: tuple[Tensor, Tensor],
     sinks: Tensor,
@@ -239,7 +242,8 @@ def attention_decode(
     Args:
         qkv: (B, (H + 2 G) D), not rotated.
         cache: keys and values, (pages, G, 64, D) each.
-        table: (B or more, L) int32 pages; row b belongs to sequence b.
+        table: (S, L) int32 page numbers.
+        sequences: (B,) int32 row of `table` of each sequence.
         positions: (B,) int32 of the new token; negative rows are skipped.
         tables: cosines and sines, (positions, D/2) float32.
         sinks: (H,).
@@ -258,6 +262,7 @@ def attention_decode(
         qkv,
         *cache,
         table,
+        sequences,
         positions,
         *tables,
         sinks,

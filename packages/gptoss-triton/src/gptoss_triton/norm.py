@@ -71,29 +71,31 @@ def residual_norm(
 
 
 @triton.jit
-def _embed(tokens, table, x, width, WIDTH: tl.constexpr, PDL: tl.constexpr):
+def _embed(tokens, rows, table, x, width, WIDTH: tl.constexpr, PDL: tl.constexpr):
     """One token a program."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, WIDTH)
     wait_previous(PDL)
     release_next(PDL)
-    token = tl.maximum(tl.load(tokens + row), 0).to(tl.int64)
+    token = tl.maximum(tl.load(tokens + tl.load(rows + row)), 0).to(tl.int64)
     value = tl.load(table + token * width + column, mask=column < width, other=0.0)
     tl.store(x + row * width + column, value.to(tl.float32), mask=column < width)
 
 
-def embed(tokens: Tensor, table: Tensor, x: Tensor, *, launch: Launch) -> None:
+def embed(tokens: Tensor, rows: Tensor, table: Tensor, x: Tensor, *, launch: Launch) -> None:
     """Write rows of the table to the residual stream.
 
     Args:
-        tokens: (T,) int32 ids; a negative id (an unused row of a batch) reads row 0.
+        tokens: int32 ids; a negative one reads row 0 of the table.
+        rows: (T,) int32 which of `tokens` each row of `x` is.
         table: (V, N).
         x: (T, N) float32, written.
         launch: warps and PDL.
     """
     width = table.shape[1]
-    _embed[(tokens.numel(),)](
+    _embed[(rows.numel(),)](
         tokens,
+        rows,
         table,
         x,
         width,

@@ -26,11 +26,14 @@ CHUNK = 4096  # tokens a program looks at
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """What each row's draw needs, and where its result goes.
+    """What the draws of all slots need, and where their results go.
 
     Attributes:
         temperature: (B,) float32; 0 takes the largest.
         seed: (B,) int64.
+        top_k: (B,) int32; 0 keeps all.
+        top_p: (B,) float32; 1 keeps all.
+        min_p: (B,) float32; 0 keeps all.
         threshold: (B,) float32; smaller logits are out. -inf keeps all.
         token: (B,) int32, written.
         logprob: (B,) float32, written: natural log, of the unmodified logits.
@@ -40,6 +43,9 @@ class Draw:
 
     temperature: Tensor
     seed: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
     threshold: Tensor
     token: Tensor
     logprob: Tensor
@@ -57,6 +63,9 @@ class Draw:
         return cls(
             temperature=zeros(rows, dtype=torch.float32),
             seed=zeros(rows, dtype=torch.int64),
+            top_k=zeros(rows, dtype=torch.int32),
+            top_p=torch.ones(rows, device=device),
+            min_p=zeros(rows, dtype=torch.float32),
             threshold=torch.full((rows,), float("-inf"), device=device),
             token=zeros(rows, dtype=torch.int32),
             logprob=zeros(rows, dtype=torch.float32),
@@ -79,6 +88,7 @@ def _draw(
     adjusted,
     logits,
     rows,
+    slots,
     positions,
     temperature,
     seed,
@@ -106,10 +116,11 @@ def _draw(
     value = tl.load(
         adjusted + line.to(tl.int64) * vocabulary + token, mask=inside, other=float("-inf")
     )
-    heat = tl.load(temperature + line)
-    value = tl.where(value >= tl.load(threshold + line), value, float("-inf"))
+    slot = tl.load(slots + line)
+    heat = tl.load(temperature + slot)
+    value = tl.where(value >= tl.load(threshold + slot), value, float("-inf"))
     if heat > 0:
-        noise = _noise(tl.load(seed + line), tl.load(positions + row), token)
+        noise = _noise(tl.load(seed + slot), tl.load(positions + row), token)
         value = tl.where(value == float("-inf"), value, value / heat + noise)
     high = tl.max(raw, 0)
     best = tl.argmax(value, 0)
@@ -132,8 +143,8 @@ def _draw(
         chosen = tl.sum(tl.where(part == winner, which, 0.0), 0).to(tl.int32)
         peak = tl.max(highs, 0)
         lse = peak + tl.log(tl.sum(mass * tl.exp(highs - peak), 0))
-        tl.store(token_out + line, chosen)
-        tl.store(logprob_out + line, tl.load(logits + row * vocabulary + chosen) - lse)
+        tl.store(token_out + slot, chosen)
+        tl.store(logprob_out + slot, tl.load(logits + row * vocabulary + chosen) - lse)
         tl.store(arrived + line, 0)
 
 
@@ -141,6 +152,7 @@ def draw(
     adjusted: Tensor,
     logits: Tensor,
     rows: Tensor,
+    slots: Tensor,
     positions: Tensor,
     settings: Draw,
     *,
@@ -152,6 +164,7 @@ def draw(
         adjusted: (B, V) float32, logits after masks and penalties; may be `logits`.
         logits: (rows, V) float32, unmodified.
         rows: (B,) int32: which row of `logits` and `positions` each line is.
+        slots: (B,) int32: which entry of `settings` each line uses and writes.
         positions: (rows,) int32, the counter of the random numbers.
         settings: temperatures, seeds, thresholds and results.
         launch: warps and PDL.
@@ -162,6 +175,7 @@ def draw(
         adjusted,
         logits,
         rows,
+        slots,
         positions,
         settings.temperature,
         settings.seed,
@@ -228,12 +242,13 @@ def _measure(row, vocabulary, candidate, high, heat, SIZE: tl.constexpr):
 
 @triton.jit
 def _thresholds(
-    adjusted, temperature, top_k, top_p, min_p, threshold, vocabulary, SIZE: tl.constexpr
+    adjusted, slots, temperature, top_k, top_p, min_p, threshold, vocabulary, SIZE: tl.constexpr
 ):
     """One line a program: bisection over the 32 bits of a logit, for top-k, then for top-p."""
     line = tl.program_id(0).to(tl.int64)
     row = adjusted + line * vocabulary
-    heat = tl.maximum(tl.load(temperature + line), 1.0e-6)
+    slot = tl.load(slots + line)
+    heat = tl.maximum(tl.load(temperature + slot), 1.0e-6)
     peak = tl.full((SIZE,), float("-inf"), tl.float32)
     for first in range(0, vocabulary, SIZE):
         token = first + tl.arange(0, SIZE)
@@ -241,7 +256,7 @@ def _thresholds(
         peak = tl.maximum(peak, value)
     high = tl.max(peak, 0)
     least = tl.full((), -2147483648, tl.int64)
-    keep = tl.load(top_k + line)
+    keep = tl.load(top_k + slot)
     if keep > 0:
         bound = tl.full((), 2147483648, tl.int64)
         for _ in range(32):
@@ -249,7 +264,7 @@ def _thresholds(
             count, _mass = _measure(row, vocabulary, middle, high, heat, SIZE)
             enough = count >= keep
             least, bound = tl.where(enough, middle, least), tl.where(enough, bound, middle)
-    share = tl.load(top_p + line)
+    share = tl.load(top_p + slot)
     if share < 1.0:
         _count, whole = _measure(row, vocabulary, least, high, heat, SIZE)
         bound = tl.full((), 2147483648, tl.int64)
@@ -261,30 +276,27 @@ def _thresholds(
     bits = least.to(tl.int32)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     limit = tl.where(least == -2147483648, float("-inf"), bits.to(tl.float32, bitcast=True))
-    small = tl.load(min_p + line)
+    small = tl.load(min_p + slot)
     floor = tl.where(small > 0.0, high + tl.log(tl.maximum(small, 1.0e-30)) * heat, float("-inf"))
-    tl.store(threshold + line, tl.maximum(limit, floor))
+    tl.store(threshold + slot, tl.maximum(limit, floor))
 
 
-def thresholds(
-    adjusted: Tensor, settings: Draw, top_k: Tensor, top_p: Tensor, min_p: Tensor
-) -> None:
+def thresholds(adjusted: Tensor, slots: Tensor, settings: Draw) -> None:
     """Fill `settings.threshold` so that it keeps top-k, then top-p of those, then min-p.
 
     Args:
         adjusted: (B, V) float32, logits after masks and penalties.
-        settings: its temperatures are read.
-        top_k: (B,) int32; 0 keeps all.
-        top_p: (B,) float32; 1 keeps all.
-        min_p: (B,) float32; 0 keeps all.
+        slots: (B,) int32: which entry of `settings` each line uses and writes.
+        settings: its temperatures and limits are read, its thresholds written.
     """
     lines, vocabulary = adjusted.shape
     _thresholds[(lines,)](
         adjusted,
+        slots,
         settings.temperature,
-        top_k,
-        top_p,
-        min_p,
+        settings.top_k,
+        settings.top_p,
+        settings.min_p,
         settings.threshold,
         vocabulary,
         SIZE=8192,

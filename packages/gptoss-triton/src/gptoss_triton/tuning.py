@@ -84,6 +84,10 @@ class Tuning:
         lines = self.rows[operation]
         return next((line.launch for line in lines if tokens <= line.tokens), lines[-1].launch)
 
+    def limit(self, operation: str) -> int:
+        """The most tokens that the rows of an operation were made for."""
+        return self.rows[operation][-1].tokens
+
     def with_launch(self, operation: str, launch: Launch) -> Tuning:
         """A copy that uses one launch for all sizes of an operation: what tuning tries."""
         return replace(self, rows={**self.rows, operation: [Row(0, launch)]})
@@ -91,5 +95,6 @@ class Tuning:
 
 def _launch(line: Mapping[str, Any], *, pdl: bool) -> Launch:
     """Read one line; PDL is a property of the card, not of the line."""
-    sizes = {name: int(value) for name, value in line.items() if name != "tokens"}
-    return Launch(pdl=pdl, **sizes)
+    sizes = {name: value for name, value in line.items() if name != "tokens"}
+    scaled = bool(sizes.pop("scaled", 0))
+    return Launch(pdl=pdl, scaled=scaled, **sizes)
