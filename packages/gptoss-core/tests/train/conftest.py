@@ -51,7 +51,7 @@ def config_file(config: ModelConfig, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def documents() -> Documents:
-    """Forty documents of 5 to 30 tokens: a prompt of random ids, then the same ids as the answer."""
+    """Forty documents of 6 to 30 tokens: random ids, then the same ids as the answer."""
     rng = np.random.default_rng(0)
     tokens, labels, starts = [], [], [0]
     for _ in range(40):

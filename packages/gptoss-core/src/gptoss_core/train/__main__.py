@@ -1,4 +1,4 @@
-"""`python -m gptoss_core.train`: the `train` command where `gptoss` is not installed as a script."""
+"""`python -m gptoss_core.train`: `gptoss train` where the script is not installed."""
 
 from __future__ import annotations
 

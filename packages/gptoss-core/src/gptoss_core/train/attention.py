@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import flex_attention as flex
 
 Mask = Any  # Tensor (B, T, T) of bool, True where a key is seen; or a flex_attention BlockMask
 Attend = Callable[[Tensor, Tensor, Tensor, Mask], tuple[Tensor, Tensor]]
@@ -60,7 +61,8 @@ def plain_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor,
         out (B, T, H, D) and lse (B, T, H), both float32, without the sink.
     """
     groups = k.shape[2]
-    q = q.unflatten(2, (groups, -1)).float() * q.shape[-1] ** -0.5  # (B, T, G, M, D)
+    batch, length, heads, dim = q.shape
+    q = q.view(batch, length, groups, heads // groups, dim).float() * dim**-0.5
     scores = torch.einsum("btgmd,bsgd->bgmts", q, k.float())  # (B, G, M, T, T)
     scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
     lse = torch.logsumexp(scores, dim=-1)  # (B, G, M, T)
@@ -71,21 +73,23 @@ def plain_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor,
 
 def flex_attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     """The same through flex_attention; to be called inside a compiled function."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    heads_first = (tensor.transpose(1, 2) for tensor in (q, k, v))  # (B, H, T, D)
-    out, lse = flex_attention(*heads_first, block_mask=mask, enable_gqa=True, return_lse=True)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D)
+    if hasattr(flex, "AuxRequest"):
+        wanted = flex.AuxRequest(lse=True)
+        out, aux = flex.flex_attention(q, k, v, block_mask=mask, enable_gqa=True, return_aux=wanted)
+        lse = aux.lse
+        assert lse is not None  # it was asked for
+    else:  # before PyTorch 2.9
+        out, lse = flex.flex_attention(q, k, v, block_mask=mask, enable_gqa=True, return_lse=True)
     return out.transpose(1, 2), lse.transpose(1, 2)  # (B, T, H, D), (B, T, H)
 
 
 def _block_mask(documents: Tensor, window: int | None) -> Mask:
-    from torch.nn.attention.flex_attention import create_block_mask
-
     def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         visible = (i >= j) & (documents[b, i] == documents[b, j])
         return visible if window is None else visible & (i - j < window)
 
     batch, length = documents.shape
-    return create_block_mask(
+    return flex.create_block_mask(
         seen, batch, None, length, length, device=documents.device, _compile=True
     )

@@ -1,6 +1,7 @@
 """What one step computes with: packed rows, renamed, in compact numbering, made ahead by a thread.
 
-Batch s depends on (documents, settings, s) alone, so a resumed run sees the batches it would have seen.
+Batch s depends on (documents, settings, s) alone, so a resumed run sees the batches it would have
+seen.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ class BatchMaker:
         owner = rows.document.astype(np.int64) + np.arange(count)[:, None] * (context + 1)
         draws = np.random.default_rng([self._seed, 4, step]).random(count * (context + 1))
         copyable = ((rows.labels & COPYABLE) != 0) & (draws[owner] < self._share)
-        flat = (array.reshape(-1) for array in (rows.tokens, owner, copyable))
-        return self._renamer.rename(*flat, seed=self._seed * 1_000_003 + step).reshape(
-            count, context
+        renamed = self._renamer.rename(
+            rows.tokens.reshape(-1),
+            owner.reshape(-1),
+            copyable.reshape(-1),
+            seed=self._seed * 1_000_003 + step,
         )
+        return renamed.reshape(count, context)

@@ -1,7 +1,7 @@
-"""`gptoss train DATA --init CONFIG | --checkpoint FILE --out DIR`: fine-tune, or train from scratch.
+"""`gptoss train DATA --init CONFIG | --checkpoint FILE --out DIR`: fine-tune or train from scratch.
 
-Options come from the fields of `Settings`, so each is declared once; a recipe file sets the same names
-under [train], and the command line wins.
+Options come from the fields of `Settings`, so each is declared once; a recipe file sets the same
+names under [train], and the command line wins.
 """
 
 from __future__ import annotations

@@ -3,8 +3,10 @@
 One conversation a line, either harmony's own JSON or the chat form that most data sets use:
 
 ```
-{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "channel": "final", "content": "Hello."}]}
-{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello.", "thinking": "Greet."}]}
+{"messages": [{"role": "user", "content": "Hi"},
+              {"role": "assistant", "channel": "final", "content": "Hello."}]}
+{"messages": [{"role": "user", "content": "Hi"},
+              {"role": "assistant", "thinking": "Greet.", "content": "Hello."}]}
 ```
 """
 
@@ -34,7 +36,8 @@ def load_conversations(paths: Sequence[Path], *, channels: Sequence[str]) -> Doc
         channels: assistant channels that carry loss.
 
     Raises:
-        UsageError: a file cannot be read, holds a line that is no conversation, or nothing to learn.
+        UsageError: a file cannot be read, holds a line that is no conversation, or nothing to
+        learn.
     """
     from gptoss_harmony.encoding import load_encoding
     from gptoss_harmony.render import Renderer, RenderStyle
@@ -71,8 +74,8 @@ def load_conversations(paths: Sequence[Path], *, channels: Sequence[str]) -> Doc
 def loss_labels(tokens: Sequence[int], spans: Sequence[Span], channels: Sequence[str]) -> list[int]:
     """The label of each token: loss on the assistant's messages whose channel is chosen.
 
-    The header counts, since the model writes it; only `<|start|>assistant` of a turn's first message
-    does not, because the prompt already holds it.
+    The header counts, since the model writes it; only `<|start|>assistant` of a turn's first
+    message does not, because the prompt already holds it.
     """
     labels = [0] * len(tokens)
     previous = None

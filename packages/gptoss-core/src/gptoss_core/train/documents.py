@@ -1,9 +1,9 @@
 """Tokenised documents with labels, and the shards that hold them.
 
-A shard is an `.npz` file: `tokens` uint32 (N,), `labels` uint8 (N,), `starts` int64 (D + 1,), `task`
-uint8 (D,) and `tasks` (names). Document d is `tokens[starts[d]:starts[d + 1]]`. A label's bit 0 says
-that the token is a target of the loss, bit 1 that it is copyable (part of a name, value or number that
-the answer repeats), bits 4 to 7 its position class.
+A shard is an `.npz` file: `tokens` uint32 (N,), `labels` uint8 (N,), `starts` int64 (D + 1,),
+`task` uint8 (D,) and `tasks` (names). Document d is `tokens[starts[d]:starts[d + 1]]`. A label's
+bit 0 says that the token is a target of the loss, bit 1 that it is copyable (part of a name, value
+or number that the answer repeats), bits 4 to 7 its position class.
 
 ```
 documents = load_shards([Path("train-00.npz")])

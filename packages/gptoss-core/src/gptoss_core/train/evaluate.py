@@ -1,7 +1,7 @@
 """Held-out loss and next-token accuracy, overall and by position class.
 
 ```
-{"loss": 0.21, "accuracy": 0.94, "syntax": 0.99, "key": 0.97, "first": 0.88, "later": 0.95, "prose": 0.9}
+{"loss": 0.21, "accuracy": 0.94, "syntax": 0.99, "key": 0.97, "first": 0.88, "later": 0.95, ...}
 ```
 """
 

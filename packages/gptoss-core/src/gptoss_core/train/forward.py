@@ -2,9 +2,9 @@
 
     x = embedding[token];  per layer:  x += attention(norm(x));  x += experts(norm(x))
 
-It computes what `gptoss_core.model.Transformer` computes (a test holds the two together), with three
-differences that training needs: weights are arguments, so that fake quantisation and LoRA are plain
-expressions of them; documents packed in one row do not see each other; and the router's
+It computes what `gptoss_core.model.Transformer` computes (a test holds the two together), with
+three differences that training needs: weights are arguments, so that fake quantisation and LoRA are
+plain expressions of them; documents packed in one row do not see each other; and the router's
 load-balance term comes out beside the states.
 
 Dimensions: B rows, T positions, N model width, H query heads, G kv heads, D head dim, E experts,
@@ -110,8 +110,8 @@ def attention_block(
     groups = config.num_key_value_heads
     normed = ops.rms_norm(x, w["attn.norm.scale"], NORM_EPSILON)
     qkv = functional.linear(normed, w["attn.qkv.weight"], w["attn.qkv.bias"])
-    qkv = qkv.unflatten(-1, (-1, config.head_dim))  # (B, T, H + 2 G, D)
-    q, k, v = qkv.split([config.num_attention_heads, groups, groups], dim=-2)
+    qkv = qkv.view(*x.shape[:-1], -1, config.head_dim)  # (B, T, H + 2 G, D)
+    q, k, v = torch.split(qkv, [config.num_attention_heads, groups, groups], dim=-2)
     out, lse = attend(apply_rope(q, cos, sin), apply_rope(k, cos, sin), v, mask)
     out = ops.apply_sink(out, lse, w["attn.sinks"]).flatten(-2)  # (B, T, H D)
     return x + functional.linear(out.to(x.dtype), w["attn.out.weight"], w["attn.out.bias"])
@@ -159,7 +159,7 @@ def apply_all_experts(x: Tensor, dense: Tensor, w: Weights, *, limit: float) -> 
     up = functional.linear(
         x, w["mlp.mlp1_weight"].flatten(0, 1), w["mlp.mlp1_bias"].flatten()
     )  # (T, E 2 I)
-    hidden = ops.swiglu(up, limit).unflatten(-1, (count, inner))  # (T, E, I)
+    hidden = ops.swiglu(up, limit).view(-1, count, inner)  # (T, E, I)
     hidden = (hidden * dense[..., None].to(x.dtype)).flatten(-2)  # (T, E I)
     down = w["mlp.mlp2_weight"].transpose(0, 1).reshape(width, count * inner)
     return functional.linear(hidden, down) + dense.to(x.dtype) @ w["mlp.mlp2_bias"]

@@ -2,12 +2,14 @@
 
 Induction (Olsson et al., arXiv:2209.11895): after `... A B ... A`, say `B`. Two layers do it.
 
-* Layer 0, head 0 attends to the previous position: q and k are biases alone, rotated one step apart,
-  on the fast rotary pairs, so their product peaks at distance 1. It writes the previous token's code
-  into the free dimensions.
+* Layer 0, head 0 attends to the previous position: q and k are biases alone, rotated one step
+apart,
+  on the fast rotary pairs, so their product peaks at distance 1. It writes the previous token's
+  code into the free dimensions.
 * Layers 1 and 3 (a spare) have one head in each of two kv groups whose query is the present token's
-  code and whose key is the previous token's, both on the slow rotary pairs that hardly turn; the value is
-  the token's own code, each head one half of it, and it is written where the unembedding reads.
+  code and whose key is the previous token's, both on the slow rotary pairs that hardly turn; the
+  value is the token's own code, each head one half of it, and it is written where the unembedding
+  reads.
 
 A sink just below a full match lets every head rest where there is nothing to copy. Codes as in
 initial.py: residual dimensions [0, C) input code, [C, 2 C) output code, the rest free.

@@ -1,15 +1,17 @@
 """Initial weights of a model that is trained from scratch.
 
-Matrices are normal with variance 1 / inputs; the two that write to the residual stream start at zero,
-so that the model begins as its embedding and unembedding. With `tail = "codes"` both vocabulary tables
-start from the tokens' codes (`gptoss_harmony.nano_rows`): the input code in the first dimensions, the
-same code, as output, in the next ones, the rest free.
+Matrices are normal with variance 1 / inputs; the two that write to the residual stream start at
+zero, so that the model begins as its embedding and unembedding. With `tail = "codes"` both
+vocabulary tables start from the tokens' codes (`gptoss_harmony.nano_rows`): the input code in the
+first dimensions, the same code, as output, in the next ones, the rest free.
 
     embedding   row = [code, 0, 0] * 2**0
     unembedding row = [0, code, 0] * 2**-3
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ def initial_weights(config: ModelConfig, *, tail: str, seed: int) -> dict[str, T
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator) * shape[-1] ** -0.5
+        return torch.randn(*shape, generator=generator) / math.sqrt(shape[-1])
 
     width, inner, count = config.hidden_size, config.intermediate_size, config.num_experts
     weights: dict[str, Tensor] = {}

@@ -1,9 +1,9 @@
-"""The loop: step, report, evaluate, save; stop at the end, at a time limit, or resume where it stopped.
+"""The loop: step, report, evaluate, save; stop at the end or at a time limit, and resume.
 
 Every report is one line of `log.jsonl`:
 
 ```
-{"step": 200, "loss": 0.31, "tokens_per_second": 812345, "seconds": 41.2}
+{"step": 200, "loss": 0.31, "seconds": 41.2}
 {"step": 200, "held_out": {"loss": 0.35, "accuracy": 0.97, "first": 0.91, ...}}
 ```
 """
@@ -104,11 +104,10 @@ class Loop:
     def _step(self, batch: Batch, started: float) -> None:
         """One step and whatever is due after it."""
         settings, trainer = self.run.settings, self.run.trainer
-        first = trainer.done
         loss = trainer.step(batch.to(self.run.device))
         done = trainer.done
         self._progress(done)
-        if done % settings.log_every == 0 or done in (first + 1, settings.steps):
+        if done % settings.log_every == 0 or done in (1, settings.steps):
             value = float(loss)
             if not torch.isfinite(loss):
                 raise UsageError(

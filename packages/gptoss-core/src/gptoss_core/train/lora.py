@@ -1,7 +1,7 @@
 """Low-rank adapters (Hu et al., arXiv:2106.09685): W + (alpha / r) B A with only A and B trained.
 
-The sum is formed anew at every step, so that fake quantisation sees the merged weight and saving is the
-same expression: merged and unmerged are equal by construction, and experts get one pair each.
+The sum is formed anew at every step, so that fake quantisation sees the merged weight and saving is
+the same expression: merged and unmerged are equal by construction, and experts get one pair each.
 
 Dimensions: E experts, O outputs, J inputs, R rank.
 """

@@ -1,7 +1,8 @@
 """Cross-entropy at chosen positions over the active rows of the vocabulary.
 
-The model has 201,088 output rows; a fine-tuning set uses a few thousand of them. The softmax runs over
-the rows in use (and, for nano, a sample of the others), and only at positions whose next token is a target.
+The model has 201,088 output rows; a fine-tuning set uses a few thousand of them. The softmax runs
+over the rows in use (and, for nano, a sample of the others), and only at positions whose next token
+is a target.
 
 Dimensions: L targets, N model width, A active rows.
 """
@@ -31,7 +32,7 @@ def cross_entropy(states: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor
     size = max(1, CHUNK_ELEMENTS // rows.shape[0])
     parts = [
         checkpoint(_chunk, part, rows, wanted, use_reentrant=False)
-        for part, wanted in zip(states.split(size), targets.split(size), strict=True)
+        for part, wanted in zip(torch.split(states, size), torch.split(targets, size), strict=True)
     ]
     right = torch.cat([part[1] for part in parts])
     return torch.stack([part[0] for part in parts]).sum(), right

@@ -1,8 +1,8 @@
 """Muon (Jordan et al., 2024, kellerjordan.github.io/posts/muon): momentum, orthogonalised.
 
 The update of a matrix is its momentum with all singular values brought near 1 by five steps of a
-Newton-Schulz iteration; the learning rate is then a spectral norm per step. Matrices of one shape are
-worked on together, experts included: (E, O, J) is E matrices.
+Newton-Schulz iteration; the learning rate is then a spectral norm per step. Matrices of one shape
+are worked on together, experts included: (E, O, J) is E matrices.
 
     optimizer = Muon(matrices, lr=0.01)
 """
@@ -53,11 +53,12 @@ class Muon(torch.optim.Optimizer):
         """Update parameters whose matrices have one shape."""
         rows, columns = params[0].shape[-2:]
         momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in params]
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         ahead = torch._foreach_lerp(grads, momenta, group["momentum"])  # Nesterov
         stack = torch.cat([matrix.reshape(-1, rows, columns) for matrix in ahead])
-        updates = orthogonalize(stack).split([m.numel() // (rows * columns) for m in ahead])
+        counts = [matrix.numel() // (rows * columns) for matrix in ahead]
+        updates = torch.split(orthogonalize(stack), counts)
         rate = group["lr"] * max(1.0, rows / columns) ** 0.5
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         shaped = [u.reshape(p.shape).to(p.dtype) for u, p in zip(updates, params, strict=True)]
@@ -67,7 +68,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Bring the singular values of each (O, J) matrix of a stack (S, O, J) near 1, in bf16."""
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16()
+    x: Tensor = matrices.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

@@ -1,7 +1,8 @@
 """Documents packed into rows, one batch a step; batch number s is a pure function of (seed, s).
 
-Each row of `context` positions holds whole documents; positions of different documents never see each
-other (see attention.py). An epoch is a shuffle of all documents, filled best-fit from a sliding pool.
+Each row of `context` positions holds whole documents; positions of different documents never see
+each other (see attention.py). An epoch is a shuffle of all documents, filled best-fit from a
+sliding pool.
 
 ```
 context 8, documents of 5, 4, 3, 3 tokens  ->  rows [5 + 3], [4 + 3 + 1 padding]

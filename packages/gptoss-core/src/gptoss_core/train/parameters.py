@@ -1,8 +1,8 @@
 """Master weights, and the weights that one step computes with.
 
 Masters are float32. What the forward pass sees is an expression of them: LoRA pairs merged, experts
-rounded to MXFP4 and vocabulary rows to int8 once the run is quantisation-aware, everything cast to the
-compute dtype, the step's candidate rows appended to the two vocabulary tables.
+rounded to MXFP4 and vocabulary rows to int8 once the run is quantisation-aware, everything cast to
+the compute dtype, the step's candidate rows appended to the two vocabulary tables.
 
     parameters = Parameters(full, active, settings, device=device)
     weights = parameters.weights(candidates, quantised=True)

@@ -1,9 +1,10 @@
-"""Straight-through fake quantisation: the forward pass sees rounded weights, gradients the real ones.
+"""Straight-through fake quantisation: forward sees rounded weights, gradients the real ones.
 
     y = w + (round(w) - w).detach()        # value of round(w), gradient of w
 
-`mxfp4` rounds as `gptoss_harmony.mxfp4.pack` does, `int8_rows` as `gptoss_harmony.nano_rows.quantise_rows`;
-tests hold them together, so what is trained is what is stored.
+`mxfp4` rounds as `gptoss_harmony.mxfp4.pack` does, `int8_rows` as
+`gptoss_harmony.nano_rows.quantise_rows`; tests hold them together, so what is trained is what is
+stored.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def mxfp4(weight: Tensor) -> Tensor:
     Returns:
         (..., C) float32.
     """
-    blocks = weight.unflatten(-1, (-1, BLOCK))  # (..., C / 32, 32)
+    blocks = weight.reshape(*weight.shape[:-1], -1, BLOCK)  # (..., C / 32, 32)
     largest = blocks.abs().amax(dim=-1, keepdim=True)
     exponent = torch.frexp(largest).exponent - 1 - LARGEST_EXPONENT
     exponent = exponent.clamp(SMALLEST_SCALE, LARGEST_SCALE)

@@ -1,8 +1,8 @@
-"""Consistent renaming: the same document with other names, so that a model learns to copy, not to recall.
+"""Consistent renaming: the same document with other names, so that copying beats recall.
 
-Copyable tokens of a document (names, values, numbers) are replaced by random ids, the same id everywhere
-in the document. A word that exists with and without a leading space (` Paris`, `Paris`) becomes another
-such word in the same form, so prose and JSON stay consistent; digits become digits.
+Copyable tokens of a document (names, values, numbers) are replaced by random ids, the same id
+everywhere in the document. A word that exists with and without a leading space (` Paris`, `Paris`)
+becomes another such word in the same form, so prose and JSON stay consistent; digits become digits.
 
 ```
 document   call Anna ( ` Anna`) -> {"name":"Anna"}      `Anna`
@@ -131,7 +131,9 @@ def _is_word(text: bytes) -> bool:
 
 def _hash(token: Ids, owner: Ids, seed: int) -> NDArray[np.uint64]:
     """splitmix64 of (token, owner, seed): equal inputs give equal draws."""
-    state = token.astype(np.uint64) + owner.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state: NDArray[np.uint64] = token.astype(np.uint64) + owner.astype(np.uint64) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
     state += np.uint64(seed % 2**32 * 0xD1B54A32D192ED03 % 2**64)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -52,7 +52,7 @@ OPTION_HELP: dict[str, str] = {
     "decay": "share of the steps, at the end, in which it falls to zero",
     "clip": "largest norm of the gradient; 0: no limit",
     "balance": "weight of the router's load-balance term",
-    "quantize_from": "share of the run after which experts are trained as MXFP4; 1: only when saved",
+    "quantize_from": "share of the run after which experts are trained as MXFP4; 1: never",
     "device": "cpu, cuda, cuda:1, mps, or auto",
     "dtype": "of the forward pass; master weights are float32",
     "experts": "all: every expert for every token (fast for small models); routed: the chosen ones",
@@ -115,22 +115,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot make a run."""
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            for item in (value,) if isinstance(value, str) else value:
-                if item not in choices:
-                    raise UsageError(f"{name}: {item!r} is not one of {', '.join(choices)}")
-        for name in ("steps", "tokens_per_step", "context", "log_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("rename", "warmup", "decay", "quantize_from", "held_out"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UsageError(f"{name} is a share between 0 and 1, not {getattr(self, name)}")
-        if self.tokens_per_step < self.context:
-            raise UsageError(
-                f"tokens_per_step ({self.tokens_per_step}) is less than one row of context "
-                f"({self.context}); raise it or lower context"
-            )
+        _check_choices(self)
+        _check_ranges(self)
         if self.tail == "codes" and not self.rows:
             raise UsageError("tail = codes needs rows: the file of the ids that are trained")
 
@@ -161,3 +147,27 @@ def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
         wanted = type(default).__name__
         raise UsageError(f"{field.name}: expected {wanted}, found {value!r}")
     return value
+
+
+def _check_choices(settings: Settings) -> None:
+    """Refuse words that name nothing."""
+    for name, choices in CHOICES.items():
+        value = getattr(settings, name)
+        for item in (value,) if isinstance(value, str) else value:
+            if item not in choices:
+                raise UsageError(f"{name}: {item!r} is not one of {', '.join(choices)}")
+
+
+def _check_ranges(settings: Settings) -> None:
+    """Refuse numbers outside their range."""
+    for name in ("steps", "tokens_per_step", "context", "log_every"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"{name} must be at least 1, not {getattr(settings, name)}")
+    for name in ("rename", "warmup", "decay", "quantize_from", "held_out"):
+        if not 0.0 <= getattr(settings, name) <= 1.0:
+            raise UsageError(f"{name} is a share between 0 and 1, not {getattr(settings, name)}")
+    if settings.tokens_per_step < settings.context:
+        raise UsageError(
+            f"tokens_per_step ({settings.tokens_per_step}) is less than one row of context "
+            f"({settings.context}); raise it or lower context"
+        )

@@ -1,12 +1,12 @@
-"""Where a run's documents come from: a file of conversations, a shard of tokens, or a folder of either.
+"""Where documents come from: conversations, a shard of tokens, or a folder of either.
 
 ```
 parts = open_parts(Path("shards"), settings)     # one callable per shard; nothing is read yet
 documents = parts[0]()
 ```
 
-A generator may still be writing the folder: with `shards = N` the run takes N shards in the order of
-their names and waits for each when it gets there.
+A generator may still be writing the folder: with `shards = N` the run takes N shards in the order
+of their names and waits for each when it gets there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which rows of the vocabulary a run trains, and the compact numbering that a step uses.
 
-Row i < K of a step is the i-th trained id; rows K .. K + P are candidates: frozen rows that the batch
-contains, filled up with random ones, so that the softmax also learns to leave the others alone.
+Row i < K of a step is the i-th trained id; rows K .. K + P are candidates: frozen rows that the
+batch contains, filled up with random ones, so that the softmax also learns to leave the others
+alone.
 
 ```
 trained ids [10, 20, 30], batch tokens [20, 77, 30]   ->   compact [1, 3, 2], candidates [77, ...]
@@ -56,7 +57,7 @@ class ActiveRows:
         if room < 0:
             raise UsageError(
                 f"a batch holds {len(met)} token ids outside the trained rows, more than the "
-                f"{self.candidates} candidates of a step: raise tail_candidates, or add the ids to rows"
+                f"{self.candidates} candidates of a step: raise tail_candidates or add ids to rows"
             )
         drawn = (
             np.random.default_rng([seed, 3]).choice(self._frozen, size=room) if room else met[:0]
