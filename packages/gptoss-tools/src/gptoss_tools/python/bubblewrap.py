@@ -116,7 +116,7 @@ class BubblewrapSandbox:
         if exchange:
             path = str(workspace.exchange)
             arguments += [*_parents(path), "--bind", path, path]
-        return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", MOUNT]
+        return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/"]
 
     def _isolation(self, filter_descriptor: int) -> list[str]:
         # Without --unshare-user root keeps a real change of user possible (see enter.py): a user
@@ -145,6 +145,7 @@ class BubblewrapSandbox:
                 "RLIMIT_NOFILE": 1024,
                 "RLIMIT_NPROC": limits.processes,
             },
+            "folder": MOUNT,
             "argv": list(argv),
         }
         return [self.python, "-I", "-S", "-c", source, json.dumps(order)]
@@ -191,7 +192,7 @@ class BubblewrapJail:
         """See `Jailed.breach`."""
         if self._cgroup.out_of_memory():
             return memory_words(self._limits)
-        return self._watch.look()
+        return self._watch.look(now=self._process.poll() is not None)
 
     def kill(self) -> None:
         """See `Jailed.kill`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from gptoss_harmony.errors import NotInstalled
@@ -159,7 +159,7 @@ class DockerJail:
         """See `Jailed.breach`."""
         if self._exit_code is not None and self._container.attrs["State"].get("OOMKilled"):
             return memory_words(self._limits)
-        return self._watch.look()
+        return self._watch.look(now=self._exit_code is not None)
 
     def kill(self) -> None:
         """See `Jailed.kill`."""
@@ -167,22 +167,24 @@ class DockerJail:
         if self._killed:
             return
         self._killed = True
+        # The pipe first: the engine waits for its output to be taken before it lets go.
+        os.close(self.output)
         with contextlib.suppress(docker.errors.NotFound):
             self._container.remove(force=True)
-        os.close(self.output)
         self._pump.join(10)
 
 
-def _pump(frames: Iterator[bytes], write_end: int) -> None:
+def _pump(frames: Any, write_end: int) -> None:
     """Copy the container's output into a pipe until either side is gone."""
     try:
         for frame in frames:
             view = memoryview(frame)
             while view:
                 view = view[os.write(write_end, view) :]
-    except OSError:
+    except OSError:  # nobody reads any more
         return
     finally:
+        frames.close()
         os.close(write_end)
 
 

@@ -1,7 +1,7 @@
 """The last step into a bubblewrap jail: sets bounds, drops root, starts the program.
 
 It runs inside and is passed to the jail's interpreter as source text, so it uses the standard
-library only. Its argument is JSON: user (null: stay), rlimits (name to value), argv.
+library only. Its argument is JSON: user (null: stay), rlimits (name to value), folder, argv.
 """
 
 import json
@@ -22,6 +22,7 @@ def enter(order: dict) -> None:  # type: ignore[type-arg]
         hard = resource.getrlimit(kind)[1]
         bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (bound, bound))
+    os.chdir(order["folder"])
     os.execv(order["argv"][0], order["argv"])
 
 

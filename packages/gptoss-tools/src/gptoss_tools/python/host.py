@@ -81,7 +81,7 @@ class UnsafeHostProcess:
 
     def breach(self) -> str | None:
         """See `Jailed.breach`."""
-        return self._watch.look()
+        return self._watch.look(now=self._process.poll() is not None)
 
     def kill(self) -> None:
         """End the process group; a process that left the group survives (this is no jail)."""

@@ -11,7 +11,6 @@ import base64
 import binascii
 import contextlib
 import os
-import queue
 import secrets
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 from gptoss_harmony.errors import NotInstalled
 from gptoss_tools.errors import SandboxError
+from gptoss_tools.python.channels import Channels, connection_file
 from gptoss_tools.python.limits import Limits, MiB
 from gptoss_tools.python.output import CappedOutput
 from gptoss_tools.python.plaintext import without_escapes
@@ -29,6 +29,8 @@ from gptoss_tools.python.workspace import Workspace
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 5.0  # for an interrupt to be obeyed
 _TICK = 0.05
+_MAX_MESSAGE = 64 * MiB  # the kernel gathers a fifth of a second of output into one
+_QUIET_TICKS = 40  # without output after the answer: what says that the call ended was lost
 _LOST = "the Python session was restarted: variables and imports are gone, /mnt/data is kept"
 # One stream: the kernel sends its two at different moments, and their order would be lost.
 _PRELUDE = "import sys as _sys; _sys.stderr = _sys.stdout; del _sys"
@@ -58,7 +60,7 @@ class Kernel:
         self._workspace = workspace
         self._limits = limits
         self._jailed: Jailed | None = None
-        self._client: Any = None
+        self._channels: Channels | None = None
 
     def run(self, code: str, *, cancel: threading.Event | None = None) -> Outcome:
         """Run code in the session, starting it first if needed.
@@ -67,21 +69,21 @@ class Kernel:
             SandboxError: no session can be started.
         """
         cancel = cancel or threading.Event()
-        if self._jailed is None:
-            self._start()
-        call = _Call(self._client.execute(code, allow_stdin=False), self._limits, self._workspace)
-        stopped = self._follow(call, cancel)
+        channels = self._channels or self._start()
+        call = _Call(channels.execute(code), self._limits, self._workspace)
+        stopped = self._follow(channels, call, cancel)
         if stopped is None:
             return Outcome(output=call.output.text(), exit_code=0 if call.ok else 1)
-        if not self._interrupted(call, stopped):
+        if not self._interrupted(channels, call, stopped):
             self.close()
             stopped = f"{stopped}; {_LOST}"
         return Outcome(output=call.output.text(), exit_code=None, stopped=stopped)
 
-    def _follow(self, call: _Call, cancel: threading.Event) -> str | None:
+    def _follow(self, channels: Channels, call: _Call, cancel: threading.Event) -> str | None:
         """Take messages until the call ends (None) or must be stopped (the reason)."""
         deadline = time.monotonic() + self._limits.seconds
-        while not call.ended:
+        quiet = 0
+        while not call.ended and quiet < _QUIET_TICKS:
             if cancel.is_set():
                 return "execution cancelled"
             if time.monotonic() > deadline:
@@ -90,12 +92,10 @@ class Kernel:
                 return breach
             if call.taken > self._limits.flood_bytes:
                 return f"execution stopped: more than {self._limits.flood_bytes:,} bytes of output"
-            self._take(call)
+            message = channels.output(_TICK)
+            call.take(message)
+            quiet = quiet + 1 if message is None and channels.replied == call.id else 0
         return None
-
-    def _take(self, call: _Call) -> None:
-        with contextlib.suppress(queue.Empty):
-            call.take(self._client.get_iopub_msg(timeout=_TICK))
 
     def _broken(self) -> str | None:
         if self._jailed is None or self._jailed.wait(0) is not None:
@@ -103,75 +103,52 @@ class Kernel:
             return breach or "the Python session died"
         return self._jailed.breach()
 
-    def _interrupted(self, call: _Call, stopped: str) -> bool:
+    def _interrupted(self, channels: Channels, call: _Call, stopped: str) -> bool:
         """Ask the kernel to interrupt the call; whether it obeyed and may live on."""
         if stopped.startswith(("execution stopped", "the Python session")):
             return False
-        message = self._client.session.msg("interrupt_request", {})
-        self._client.control_channel.send(message)
+        channels.interrupt()
         deadline = time.monotonic() + _GRACE_SECONDS
         while not call.ended and time.monotonic() < deadline:
             if self._broken() or call.taken > self._limits.flood_bytes:
                 return False
-            self._take(call)
+            call.take(channels.output(_TICK))
         return call.ended
 
-    def _start(self) -> None:
-        from jupyter_client.connect import write_connection_file
-
-        file = self._workspace.exchange / "connection.json"
+    def _start(self) -> Channels:
         for old in self._workspace.exchange.iterdir():
             old.unlink()
-        # With ipc "ip" is a path prefix: the sockets are exchange/k-1, exchange/k-2 and so on.
-        _, self._connection = write_connection_file(
-            str(file),
-            transport="ipc",
-            ip=str(self._workspace.exchange / "k"),
-            key=secrets.token_hex(32).encode(),
-        )
+        file = self._workspace.exchange / "connection.json"
+        prefix = str(self._workspace.exchange / "k")
+        connection = connection_file(str(file), prefix, secrets.token_hex(32))
         file.chmod(0o444)
         argv = [self._sandbox.python, "-m", "ipykernel_launcher", "-f", str(file)]
-        # The kernel itself needs threads, sockets and memory beyond those of the code.
         argv += ["--Application.log_level=50", "--HistoryManager.enabled=False"]
-        self._jailed = self._sandbox.spawn(
-            argv, self._workspace, limits=self._limits, exchange=True
-        )
-        self._drain = threading.Thread(target=_drain, args=(self._jailed.output,), daemon=True)
-        self._connect()
-        self._drain.start()
+        jailed = self._sandbox.spawn(argv, self._workspace, limits=self._limits, exchange=True)
+        self._jailed = jailed
+        limit = max(_MAX_MESSAGE, self._limits.flood_bytes)
+        self._channels = Channels(connection, max_message=limit)
+        self._greet(jailed, self._channels)
+        threading.Thread(target=_drain, args=(os.dup(jailed.output),), daemon=True).start()
+        return self._channels
 
-    def _connect(self) -> None:
-        import zmq
-        from jupyter_client.blocking.client import BlockingKernelClient
-
-        context = zmq.Context()
-        # A message larger than this closes the connection instead of filling our memory.
-        context.setsockopt(zmq.MAXMSGSIZE, max(4 * MiB, self._limits.flood_bytes))
-        context.setsockopt(zmq.RCVHWM, 100)
-        context.setsockopt(zmq.LINGER, 0)
-        client = BlockingKernelClient(context=context)
-        client.load_connection_info(self._connection)
-        client.start_channels(hb=False)
-        self._client = client
+    def _greet(self, jailed: Jailed, channels: Channels) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if broken := self._broken():
-                said = _read_some(self._jailed)
+        while not channels.ready(0.5):
+            broken = self._broken()
+            if broken is None and time.monotonic() > deadline:
+                broken = f"it did not start within {_START_SECONDS:g} seconds"
+            if broken:
+                said = _read_some(jailed)
                 self.close()
                 raise SandboxError(f"no Python session in the jail: {broken}; {said}")
-            with contextlib.suppress(RuntimeError):
-                client.wait_for_ready(timeout=0.5)
-                client.execute_interactive(_PRELUDE, silent=True, timeout=_START_SECONDS)
-                return
-        self.close()
-        raise SandboxError(f"the Python session did not start within {_START_SECONDS:g} seconds")
+        channels.execute(_PRELUDE, silent=True)
 
     def close(self) -> None:
         """End the session and everything in it. Idempotent."""
-        if self._client is not None:
-            self._client.stop_channels()
-            self._client.context.destroy(linger=0)
-            self._client = None
+        if self._channels is not None:
+            self._channels.close()
+            self._channels = None
         if self._jailed is not None:
             self._jailed.kill()
             self._jailed = None
@@ -185,12 +162,12 @@ class _Call:
         self.taken = 0
         self.ended = False
         self.ok = True
-        self._id = message_id
+        self.id = message_id
         self._workspace = workspace
         self._at_line_start = True
 
-    def take(self, message: dict[str, Any]) -> None:
-        if message.get("parent_header", {}).get("msg_id") != self._id:
+    def take(self, message: dict[str, Any] | None) -> None:
+        if message is None or message.get("parent_header", {}).get("msg_id") != self.id:
             return
         content = message.get("content", {})
         match message.get("msg_type"):
@@ -238,9 +215,12 @@ def _image_bytes(kind: str, text: Any) -> bytes:
 
 def _drain(descriptor: int) -> None:
     """Throw away what the kernel's process writes past its messages, so that it never blocks."""
-    with contextlib.suppress(OSError):
+    os.set_blocking(descriptor, True)
+    try:
         while os.read(descriptor, 1 << 16):
             pass
+    finally:
+        os.close(descriptor)
 
 
 def _read_some(jailed: Jailed | None) -> str:

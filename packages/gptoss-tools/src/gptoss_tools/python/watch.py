@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 from gptoss_tools.python.limits import Limits, MiB
 from gptoss_tools.python.workspace import MOUNT, Workspace
+
+_INTERVAL = 0.05  # seconds
 
 
 class Watch:
@@ -27,11 +30,13 @@ class Watch:
         self._workspace = workspace
         self._limits = limits
         self._breach: str | None = None
+        self._next = 0.0
 
-    def look(self) -> str | None:
-        """Which bound is or was overstepped."""
-        if self._breach is None:
+    def look(self, *, now: bool = False) -> str | None:
+        """Which bound is or was overstepped; looks at most every 50 ms unless told to look now."""
+        if self._breach is None and (now or time.monotonic() >= self._next):
             self._breach = self._disk() or self._memory()
+            self._next = time.monotonic() + _INTERVAL
         return self._breach
 
     def _disk(self) -> str | None:

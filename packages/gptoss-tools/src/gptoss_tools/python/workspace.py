@@ -56,6 +56,11 @@ class Workspace:
             self._remove()
             raise SandboxError(f"{self.data}: {error.strerror}; name a writable folder") from error
 
+    def _choose_user(self) -> int:
+        """The owner of a folder that is there already, unless that is root; else a fresh user."""
+        owner = self.data.stat().st_uid if self.data.is_dir() else 0
+        return owner or _FIRST_USER + int.from_bytes(os.urandom(4)) % _USERS
+
     def close(self) -> None:
         """Remove the temporary folders. Idempotent."""
         self._remove()
