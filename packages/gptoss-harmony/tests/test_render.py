@@ -263,6 +263,27 @@ def test_spans_name_channels_tools_and_headings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({}, "<|start|>assistant"),
+        ({"channel": "final"}, "<|start|>assistant<|channel|>final<|message|>"),
+        (
+            {"recipient": "functions.f"},
+            "<|start|>assistant to=functions.f<|channel|>commentary <|constrain|>json<|message|>",
+        ),
+        (
+            {"recipient": "python", "channel": "analysis"},
+            "<|start|>assistant to=python<|channel|>analysis<|message|>",
+        ),
+    ],
+)
+def test_the_next_header_can_be_written_out(header: dict[str, str], words: str) -> None:
+    prompt = ENCODING.render_prompt([], **header)  # type: ignore[arg-type]
+    assert ENCODING.decode(prompt.tokens) == words
+    assert prompt.spans[0].tool == header.get("recipient")
+
+
+@pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: Message(author=Author(role=Role.TOOL)), "tool's name"),

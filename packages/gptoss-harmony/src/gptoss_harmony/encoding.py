@@ -259,6 +259,7 @@ class Encoding:
         *,
         next_turn_role: Role = Role.ASSISTANT,
         channel: str | None = None,
+        recipient: str | None = None,
         style: RenderStyle | None = None,
     ) -> Prompt:
         """Return the tokens that ask for the next turn, with a `Span` for every part of them.
@@ -268,6 +269,7 @@ class Encoding:
             next_turn_role: who speaks next.
             channel: write the next message's header up to `<|message|>` with this channel, so that
                 the answer starts inside it; None leaves the header to the model.
+            recipient: the same for a call of this tool, `functions.f`.
             style: options; None renders as openai-harmony 0.0.8 does.
 
         Raises:
@@ -275,7 +277,7 @@ class Encoding:
         """
         renderer = Renderer(self, style)
         renderer.conversation(conversation)
-        renderer.next_turn(next_turn_role, channel=channel)
+        renderer.next_turn(next_turn_role, channel=channel, recipient=recipient)
         return Prompt(tuple(renderer.tokens), tuple(renderer.spans))
 
     def render_conversation_for_completion(

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from openai_harmony import (
+    Author,
     Conversation,
     DeveloperContent,
     Message,
@@ -159,15 +160,28 @@ class Renderer:
         self._label(message, start, marks)
         self._count += 1
 
-    def next_turn(self, role: Role, *, channel: str | None = None) -> None:
-        """Append `<|start|>role`, and the rest of the header if the channel is given."""
+    def next_turn(
+        self, role: Role, *, channel: str | None = None, recipient: str | None = None
+    ) -> None:
+        """Append `<|start|>role`; with a channel or recipient, the header up to `<|message|>`.
+
+        Args:
+            role: who speaks.
+            channel: of the message; a call without one is on `commentary`.
+            recipient: the tool that is called; the arguments of a function are JSON.
+        """
         start = len(self.tokens)
-        self.tokens.append(special.START)
-        self._write(role.value)
-        if channel is not None:
-            self.tokens.append(special.CHANNEL)
-            self._write(channel)
-            self.tokens.append(special.MESSAGE)
+        if channel is None and recipient is None:
+            self.tokens.append(special.START)
+            self._write(role.value)
+        else:
+            channel = channel or "commentary"
+            is_function = (recipient or "").startswith("functions.")
+            kind = "<|constrain|>json" if is_function else None
+            author = Author(role=role)
+            self._header(
+                Message(author=author, channel=channel, recipient=recipient, content_type=kind)
+            )
         self.spans.append(
             Span(
                 start=start,
@@ -175,6 +189,7 @@ class Renderer:
                 role=role.value,
                 channel=channel,
                 message=self._count,
+                tool=recipient,
             )
         )
 
