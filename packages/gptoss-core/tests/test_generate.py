@@ -35,6 +35,7 @@ def test_it_answers_in_harmony_and_in_plain_text(folder, capsys) -> None:
     assert plain["text"]
 
 
+@pytest.mark.slow
 def test_two_processes_answer_as_one_and_print_once(folder: Path, capsys) -> None:
     def result(text: str) -> tuple[list[int], Any]:
         content = json.loads(text)

@@ -97,8 +97,7 @@ class Batcher:
 
     def _prepare(self, request: Request) -> None:
         """Give an admitted request its cache, of which a part may already be computed."""
-        need = cache_bytes(self._config, len(request.tokens), self._dtype)
-        if need > self._capacity:
+        if (need := self._foreseen(request)) > self._capacity:
             raise self._too_large(need)
         if request.row is None:
             request.row = SamplingRow(
@@ -187,6 +186,7 @@ class Batcher:
             self.store.keep(request.as_prefix())
         self.scheduler.remove(request)
         request.release()
+        self.store.evict(self._excess())
         self._publish()
         request.put(last)
 
@@ -208,14 +208,22 @@ class Batcher:
     def _running_bytes(self) -> int:
         return sum(request.cache_bytes for request in self.scheduler.running)
 
+    def _excess(self) -> int:
+        """Bytes above the capacity; negative where there is room."""
+        return self._running_bytes() + self.store.nbytes - self._capacity
+
+    def _foreseen(self, request: Request) -> int:
+        """The least that the cache of a request takes once it holds what is known of it."""
+        return cache_bytes(self._config, len(request.tokens), self._dtype)
+
     def _fits(self, request: Request) -> bool:
         """Whether a request can join; kept caches make room for it."""
-        need = cache_bytes(self._config, len(request.tokens), self._dtype)
-        return self._running_bytes() + GROWTH * need <= self._capacity
+        taken = sum(max(r.cache_bytes, self._foreseen(r)) for r in self.scheduler.running)
+        return taken + GROWTH * self._foreseen(request) <= self._capacity
 
     def _make_room(self) -> None:
         """Stay within the capacity: drop kept caches first, then send the youngest back."""
-        while (excess := self._running_bytes() + self.store.nbytes - self._capacity) > 0:
+        while (excess := self._excess()) > 0:
             if self.store.evict(excess):
                 continue
             request = self.scheduler.preempt()

@@ -282,11 +282,17 @@ def _write(pair: Pair | None, length: int, k: Tensor, v: Tensor) -> Pair:
 
 
 def _last(pair: Pair, stop: int, window: int) -> Pair:
-    """The last `window` slots before `stop`, copied where a view would hold much more memory."""
+    """The last `window` slots before `stop`, copied where a view would hold much more memory.
+
+    Values come as views of a whole pass's projection, all sequences and heads of it.
+    """
     k, v = (tensor[max(0, stop - window) : stop] for tensor in pair)
-    if pair[0].shape[0] > 2 * window:
-        k, v = k.clone(), v.clone()
-    return k, v
+    return _own(k), _own(v)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where the memory behind it is more than twice as large."""
+    return tensor.clone() if tensor.untyped_storage().nbytes() > 2 * tensor.nbytes else tensor
 
 
 def _held(pair: Pair | None, layer: int) -> Pair:
