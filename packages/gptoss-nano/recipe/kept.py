@@ -22,6 +22,7 @@ from gptoss_harmony.tokens import FIRST_SPECIAL, SPECIAL_TOKENS
 from recipe.lexicon import FAMOUS, FAMOUS_FAMILY
 from recipe.mixture import draw
 from recipe.render import COPIED, Renderer
+from recipe.tasks.patch import product_sheet
 from recipe.words import Words
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -72,6 +73,7 @@ def template_words() -> list[str]:
     tools = (ToolNamespaceConfig.browser(), ToolNamespaceConfig.python())
     texts = [str(SystemContent().model_identity)]
     texts += [tool.model_dump_json() for tool in tools]
+    texts.append(product_sheet())
     texts += [path.read_text("utf-8") for path in sorted(Path(__file__).parent.rglob("*.py"))]
     return sorted({word.casefold() for text in texts for word in _WORD.findall(text)})
 

@@ -248,13 +248,17 @@ def _is_name(text: bytes) -> bool:
     return len(word) > 0 and word.isalpha() and word.casefold() not in STOP_WORDS
 
 
-# How python tools describe themselves: the notebook of the model card, and other sandboxes.
+# How python tools describe themselves after their purpose: None is the notebook of the model card,
+# the next one the jail of gptoss-tools, the others are shorter.
 PYTHON_TEXTS = (
     None,
-    None,
-    "Use this tool to execute Python code in your chain of thought. Each message runs as a program "
-    "of its own, and python responds with what it printed: use print to see a value.",
-    "Runs Python code and returns its output. Nothing is kept between calls.",
+    "When you send a message containing Python code to python, it will be executed as a script in "
+    "a fresh process, and what it writes to stdout and stderr will be returned to you. Nothing is "
+    "kept between calls but the files in '/mnt/data'. You have to use print statements to access "
+    "the output. The execution times out after 120 seconds. There is no internet access.",
+    "Each message runs as a program of its own, and python responds with what it printed: use "
+    "print to see a value.",
+    "Nothing is kept between calls.",
 )
 
 
@@ -268,7 +272,10 @@ def builtin(name: str, variant: int) -> ToolNamespaceConfig:
         return config
     text = PYTHON_TEXTS[variant % len(PYTHON_TEXTS)]
     config = ToolNamespaceConfig.python()
-    return config if text is None else config.model_copy(update={"description": text})
+    if text is None:
+        return config
+    purpose = (config.description or "").split("\n\n")[0]
+    return config.model_copy(update={"description": f"{purpose}\n\n{text}"})
 
 
 def developer(episode: Episode) -> openai_harmony.Message | None:

@@ -165,8 +165,10 @@ class Words:
         def propose() -> str:
             count = rng.choice([1, 1, 2, 2, 3][: 2 * most - 1])
             parts = [self._pick(rng, self.ascii_twins).lower() for _ in range(count)]
-            if self.held and self.inside:  # single learned words are never held out
-                parts[0] += self._pick(rng, self.ascii_tails)
+            for place in range(count):
+                # Single learned words are never held out, so a held-out name needs two pieces.
+                if rng.random() < 0.3 or (self.held and self.inside and place == 0):
+                    parts[place] += self._pick(rng, self.ascii_tails)
             return "_".join(parts)
 
         return self._draw(propose, before)

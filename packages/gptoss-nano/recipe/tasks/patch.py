@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
+from pathlib import Path
 
 from recipe.episode import (
     Completion,
@@ -31,6 +33,7 @@ TOOL = {
         "default": "*** Begin Patch\n*** End Patch\n",
     },
 }
+PRODUCT_SHEET = "product"  # stands for the sheet of gptoss-tools, read when it is drawn
 SHEET = """Edit files with functions.apply_patch. Its argument is a patch:
 
 *** Begin Patch
@@ -39,7 +42,7 @@ SHEET = """Edit files with functions.apply_patch. Its argument is a patch:
 -old line
 +new line
 *** End Patch"""
-INSTRUCTIONS = [None, SHEET, SHEET, "You edit files.", "You are a coding assistant."]
+INSTRUCTIONS = [None, SHEET, SHEET, "You edit files.", "You are a coding assistant.", PRODUCT_SHEET]
 
 CHANGE = [
     "In {f} change {k} from {o} to {n}.",
@@ -119,9 +122,21 @@ def make(rng: random.Random, words: Words, effort: str) -> Episode:
         effort,
         (Turn(user, completions),),
         tools=(TOOL,),
-        instructions=rng.choice(INSTRUCTIONS),
+        instructions=_instructions(rng),
         about={"path": path},
     )
+
+
+def _instructions(rng: random.Random) -> str | None:
+    chosen = rng.choice(INSTRUCTIONS)
+    return product_sheet() if chosen == PRODUCT_SHEET else chosen
+
+
+@lru_cache(maxsize=1)
+def product_sheet() -> str:
+    """What gptoss-tools tells a model about apply_patch; read from the repository."""
+    packages = Path(__file__).parents[3]
+    return (packages / "gptoss-tools/src/gptoss_tools/patch/instructions.md").read_text("utf-8")
 
 
 def _path(rng: random.Random, words: Words) -> str:
