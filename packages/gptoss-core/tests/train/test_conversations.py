@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from openai_harmony import Conversation, Message, Role
+from openai_harmony import Conversation, Message, Role, SystemContent
 
 from gptoss_core.train.conversations import load_conversations, read_conversation
 from gptoss_core.train.documents import LOSS
@@ -49,6 +49,7 @@ def test_channels_are_chosen(tmp_path: Path) -> None:
 def test_harmony_json_is_rendered_as_the_library_does(tmp_path: Path) -> None:
     conversation = Conversation.from_messages(
         [
+            Message.from_role_and_content(Role.SYSTEM, SystemContent.new()),
             Message.from_role_and_content(Role.USER, "Hi"),
             Message.from_role_and_content(Role.ASSISTANT, "{}")
             .with_channel("commentary")
@@ -81,6 +82,7 @@ def test_chat_form_with_reasoning_and_calls() -> None:
     }
     messages = read_conversation(json.dumps(record)).messages
     assert [m.author.role for m in messages] == [
+        Role.SYSTEM,
         Role.DEVELOPER,
         Role.USER,
         Role.ASSISTANT,
@@ -88,8 +90,8 @@ def test_chat_form_with_reasoning_and_calls() -> None:
         Role.TOOL,
         Role.ASSISTANT,
     ]
-    assert [m.channel for m in messages[2:]] == ["analysis", "commentary", "commentary", "final"]
-    assert messages[3].recipient == "functions.weather"
+    assert [m.channel for m in messages[3:]] == ["analysis", "commentary", "commentary", "final"]
+    assert messages[4].recipient == "functions.weather"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,14 @@ def test_lines_that_are_no_conversation_are_named(tmp_path: Path, line: str) -> 
     path.write_text("\n" + line + "\n")
     with pytest.raises(UsageError, match=r"bad\.jsonl:2: not a harmony conversation"):
         load_conversations([path], channels=CHANNELS)
+
+
+@pytest.mark.parametrize("effort", ["low", "high"])
+def test_the_default_system_message_carries_the_effort(tmp_path: Path, effort: str) -> None:
+    path = write(tmp_path / "a.jsonl", {"messages": CHAT, "effort": effort})
+    text = load_encoding().decode(load_conversations([path], channels=CHANNELS).tokens.tolist())
+    assert text.startswith("<|start|>system<|message|>You are ChatGPT")
+    assert f"Reasoning: {effort}" in text
 
 
 def test_nothing_to_learn_is_said(tmp_path: Path) -> None:

@@ -5,9 +5,13 @@ One conversation a line, either harmony's own JSON or the chat form that most da
 ```
 {"messages": [{"role": "user", "content": "Hi"},
               {"role": "assistant", "channel": "final", "content": "Hello."}]}
-{"messages": [{"role": "user", "content": "Hi"},
+{"effort": "low",
+ "messages": [{"role": "user", "content": "Hi"},
               {"role": "assistant", "thinking": "Greet.", "content": "Hello."}]}
 ```
+
+A conversation without a system message gets the default one, which every engine sends, with the
+effort of its line (medium where it names none).
 """
 
 from __future__ import annotations
@@ -18,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from openai_harmony import Author, Conversation, DeveloperContent, Message, Role, SystemContent
+from openai_harmony import Author, Conversation, DeveloperContent, Message, Role
 
 from gptoss_core.train.documents import LOSS, Documents
 from gptoss_harmony import tokens as special
+from gptoss_harmony.conversation import system_message
 from gptoss_harmony.errors import HarmonyError, UsageError
 from gptoss_harmony.spans import Span
 
@@ -95,7 +100,11 @@ def read_conversation(line: str) -> Conversation:
     messages = record["messages"] if isinstance(record, dict) else record
     if not isinstance(messages, list) or not messages:
         raise ValueError("expected a list of messages under the key 'messages'")
-    return Conversation.from_messages([m for item in messages for m in _messages(item)])
+    made = [message for item in messages for message in _messages(item)]
+    if made[0].author.role != Role.SYSTEM:
+        effort = record.get("effort", "medium") if isinstance(record, dict) else "medium"
+        made.insert(0, system_message(effort=effort))
+    return Conversation.from_messages(made)
 
 
 def _messages(item: dict[str, Any]) -> Iterable[Message]:
@@ -148,6 +157,3 @@ def _lines(paths: Sequence[Path]) -> Iterable[tuple[str, str]]:
         for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
                 yield f"{path}:{number}", line
-
-
-__all__ = ["SystemContent", "load_conversations", "loss_labels", "read_conversation"]
