@@ -77,7 +77,7 @@ REPLIES = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(CALLS, SPOKEN, REPLIES), max_size=5), st.booleans())
 def test_well_formed_answers_equal_openai_harmony(messages: list[Message], strict: bool) -> None:
     tokens = [token for message in messages for token in ENCODING.render(message)]
@@ -94,7 +94,7 @@ def test_well_formed_answers_equal_openai_harmony(messages: list[Message], stric
     assert [m.to_dict() for m in parser.messages] == [m.to_dict() for m in messages]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.integers(0, special.FIRST_SPECIAL - 1), max_size=40),
     st.sampled_from(sorted(special.MESSAGE_ENDS)),
@@ -353,7 +353,7 @@ def accounted(parser: StreamParser, events: list[Event]) -> Counter[str]:
     return count
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     st.lists(HOSTILE, max_size=40),
     st.sampled_from([None, Role.ASSISTANT]),

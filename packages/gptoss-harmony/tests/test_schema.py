@@ -105,7 +105,7 @@ KITCHEN_SINK = {
 }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(schemas().filter(lambda schema: isinstance(schema, dict)))
 @example(KITCHEN_SINK)
 @example({"oneOf": [{"type": "string", "enum": ["a"], "default": "a"}, {"default": 1e-7}]})
