@@ -217,12 +217,12 @@ def test_three_chat_turns_that_drop_analysis_equal_uncached(tiny_model: Transfor
         ring.mark(len(prompt))
         logits = tiny_model(torch.tensor(prompt[ring.length :]), cache=ring, last_only=True)
         assert_equal(logits, tiny_model(torch.tensor(prompt), last_only=True))
-        analysis = random_tokens(150, seed=10 + turn).tolist()
-        final = random_tokens(40, seed=20 + turn).tolist()
+        analysis = random_tokens(60, seed=10 + turn).tolist()
+        final = random_tokens(20, seed=20 + turn).tolist()
         for token in analysis + final:  # one at a time, as decoding does
             tiny_model(torch.tensor([token]), cache=ring, last_only=True)
         held = prompt + analysis + final
-        prompt = prompt + final + random_tokens(60, seed=30 + turn).tolist()
+        prompt = prompt + final + random_tokens(80, seed=30 + turn).tolist()
     assert cached == [0, 290, 390]
 
 

@@ -115,6 +115,7 @@ def test_a_device_without_communication_is_refused(monkeypatch: pytest.MonkeyPat
         parallel.connect("mps")
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """torchrun with gloo: attention split (4 kv heads) and whole (3), 3 expert blocks over 2."""
     config = tiny_config(vocab_size=512, num_attention_heads=8, num_key_value_heads=4)
