@@ -13,6 +13,7 @@ import pytest
 
 from gptoss_harmony.testing import require
 from gptoss_tools.errors import SandboxError
+from gptoss_tools.python.docker import DockerSandbox
 from gptoss_tools.python.limits import Limits, MiB
 from gptoss_tools.python.sandbox import Outcome, Sandbox, run_code
 from gptoss_tools.python.workspace import Workspace
@@ -46,8 +47,6 @@ def docker_sandbox() -> Sandbox:
     image = os.environ.get("GPTOSS_TEST_IMAGE")
     require(image is not None, "GPTOSS_TEST_IMAGE does not name an image with Python")
     try:
-        from gptoss_tools.python.docker import DockerSandbox
-
         return DockerSandbox(image=str(image))
     except SandboxError as error:
         require(False, str(error))
@@ -69,10 +68,13 @@ def bubblewrap_sandbox() -> Sandbox:
         pytest.param(docker_sandbox, marks=pytest.mark.docker, id="docker"),
     ],
 )
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """Each kind of jail."""
     make: Callable[[], Sandbox] = request.param
-    return make()
+    made = make()
+    yield made
+    if isinstance(made, DockerSandbox):
+        made.close()
 
 
 @pytest.fixture

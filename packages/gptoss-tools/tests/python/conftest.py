@@ -9,6 +9,7 @@ import pytest
 
 from gptoss_harmony.testing import require
 from gptoss_tools.python.bubblewrap import BubblewrapSandbox
+from gptoss_tools.python.docker import DockerSandbox
 from gptoss_tools.python.sandbox import Sandbox
 from gptoss_tools.python.tool import PythonTool
 
@@ -21,8 +22,6 @@ def bubblewrap() -> Sandbox:
 def docker() -> Sandbox:
     image = os.environ.get("GPTOSS_TEST_IMAGE")
     require(image is not None, "GPTOSS_TEST_IMAGE does not name an image with Python")
-    from gptoss_tools.python.docker import DockerSandbox
-
     return DockerSandbox(image=str(image))
 
 
@@ -32,10 +31,13 @@ def docker() -> Sandbox:
         pytest.param(docker, marks=pytest.mark.docker, id="docker"),
     ]
 )
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """Each kind of jail."""
     make: Callable[[], Sandbox] = request.param
-    return make()
+    made = make()
+    yield made
+    if isinstance(made, DockerSandbox):
+        made.close()
 
 
 @pytest.fixture

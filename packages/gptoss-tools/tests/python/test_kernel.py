@@ -9,7 +9,6 @@ import pytest
 
 from gptoss_harmony.testing import require
 from gptoss_tools.python.limits import Limits, MiB
-from gptoss_tools.python.sandbox import Sandbox
 from gptoss_tools.python.tool import PythonTool
 
 pytestmark = pytest.mark.jupyter
@@ -150,7 +149,8 @@ def test_a_session_in_docker(make_tool: Make) -> None:
     from gptoss_tools.python.docker import DockerSandbox
 
     folders = sorted({sys.prefix, sys.base_prefix})
-    sandbox: Sandbox = DockerSandbox(image=str(image), python=sys.executable, mounts=folders)
+    sandbox = DockerSandbox(image=str(image), python=sys.executable, mounts=folders)
     tool = make_tool(sandbox, stateful=True)
     assert say(tool, "x = 20").startswith("[WARN]")
     assert say(tool, "x + 1") == "21"
+    sandbox.close()

@@ -154,7 +154,7 @@ class SimpleBrowserTool:
         page = self._state.pages[number]
         if page.kind != "page":
             raise CallError("Cannot run `find` on a page of search or find results.")
-        return self._show(self._state.add(find_page(page, number, pattern)))
+        return self._show(self._state.add(find_page(page, number, pattern.lower())))
 
     def _show(self, number: int, *, loc: int = 0, num_lines: int = -1) -> str:
         """Push a page and display it; nothing is pushed where the line does not exist."""

@@ -82,6 +82,10 @@ class DockerSandbox:
         except docker.errors.DockerException as error:
             raise SandboxError(f"the Docker engine cannot make the jail: {error}") from error
 
+    def close(self) -> None:
+        """Close the connection to the engine; running jails go on. Idempotent."""
+        self._engine.close()
+
     @staticmethod
     def _bounds(workspace: Workspace, limits: Limits) -> dict[str, Any]:
         docker = _docker()
@@ -184,7 +188,11 @@ def _pump(frames: Any, write_end: int) -> None:
     except OSError:  # nobody reads any more
         return
     finally:
-        frames.close()
+        with contextlib.suppress(OSError):
+            frames.close()
+        # The SDK's stream shuts its socket down but leaves the answer that owns it open.
+        if (response := getattr(frames, "_response", None)) is not None:
+            response.close()
         os.close(write_end)
 
 

@@ -7,6 +7,8 @@ import io
 import re
 from collections.abc import Callable
 
+import charset_normalizer
+
 from gptoss_harmony.errors import NotInstalled
 from gptoss_tools.browser.html import MAX_CHARACTERS, html_page
 from gptoss_tools.browser.links import LinkTable, page_characters
@@ -16,6 +18,7 @@ from gptoss_tools.errors import BackendError
 _HTML = ("text/html", "application/xhtml+xml")
 _TEXT = ("application/json", "application/xml", "application/javascript", "application/x-sh")
 _MAX_PDF_PAGES = 1_000
+_GUESSABLE = 512  # bytes; statistics on fewer mislead
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -96,8 +99,8 @@ def _known(charset: str) -> bool:
 
 
 def _guessed(data: bytes) -> str:
-    import charset_normalizer
-
+    if len(data) < _GUESSABLE:
+        return "cp1252"  # the web's default
     best = charset_normalizer.from_bytes(data[:65_536]).best()
     return best.encoding if best is not None else "utf-8"
 
