@@ -291,7 +291,7 @@ class SplitSums:
     @classmethod
     def empty(cls, *, pairs: int, rows: int, launch: Launch, device: torch.device) -> SplitSums:
         """Room for one product of `pairs` pairs."""
-        tiles = pairs * triton.cdiv(rows, launch.rows)
+        tiles = pairs * triton.cdiv(rows, 16)  # enough for any tile size
         return cls(
             parts=torch.empty(launch.splits * pairs * rows, dtype=torch.float32, device=device),
             arrived=torch.zeros(tiles, dtype=torch.int32, device=device),

@@ -133,7 +133,10 @@ class Model:
             name: SplitSums.empty(
                 pairs=self.tuning.limit(f"experts_{name}_direct") * config.experts_per_token,
                 rows=rows,
-                launch=self.tuning.launch(f"experts_{name}_direct", 1),
+                launch=max(
+                    (row.launch for row in self.tuning.rows[f"experts_{name}_direct"]),
+                    key=lambda launch: launch.splits * 1024 - launch.rows,
+                ),
                 device=self.device,
             )
             for name, rows in sizes.items()

@@ -144,6 +144,6 @@ def make_plan(chosen: Tensor, plan: Plan, rank: Tensor, *, launch: Launch) -> No
         TILE=plan.tile,
         EXPERTS=experts,
         EXPERTS_PADDED=triton.next_power_of_2(experts),
-        BLOCK=min(1024, triton.next_power_of_2(chosen.numel())),
+        BLOCK=min(8192, triton.next_power_of_2(chosen.numel())),
         **launch.plain(chosen.device),
     )
