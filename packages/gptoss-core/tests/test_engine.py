@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import random
+import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -483,6 +486,33 @@ def test_close_drains_and_refuses(serve) -> None:
     assert [len(tokens_of(list(generation))) for generation in running] == [30] * 5
     with pytest.raises(EngineError, match="closed"):
         next(engine.generate([1], greedy(1)))
+
+
+def test_a_closed_engine_holds_no_weights(tiny_folder: Path) -> None:
+    options = TorchOptions(device="cpu", dtype="float32")
+    engine = TorchEngine.open(str(tiny_folder), options)
+    answer(engine, prompt_of(20), greedy(3))
+    weights = weakref.ref(engine._batcher._runner.model)
+    engine.close()
+    gc.collect()
+    assert weights() is None
+    assert engine.stats().generated_tokens == 3
+    assert engine.stats().kv_bytes_used == 0
+
+
+def test_a_program_may_end_without_closing(tiny_folder: Path) -> None:
+    """The worker does not keep the process alive, nor does it crash it."""
+    program = (
+        "from gptoss_core import TorchEngine, TorchOptions\n"
+        "from gptoss_harmony.engine import Sampling\n"
+        f"engine = TorchEngine.open({str(tiny_folder)!r}, TorchOptions(device='cpu'))\n"
+        "answer = engine.generate([1, 2], Sampling(stop_tokens=()))\n"
+        "print(next(answer).token is not None)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 def wait_until(holds: Any) -> None:

@@ -13,6 +13,7 @@ step by step, and feeds their streams. `docs/explanation/torch-engine.md` walks 
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -66,7 +67,7 @@ class TorchEngine:
         thermostats: Mapping[str, LogitsStep] | None = None,
         share: Callable[[list[int]], list[int]] | None = None,
     ) -> None:
-        self._model = model
+        self._device = model.device
         self._known_extra = frozenset(thermostats or {})
         self._threads = options.threads
         longest = model.config.max_context_length
@@ -79,7 +80,7 @@ class TorchEngine:
             supports=SUPPORTS,
         )
         steps = tuple((thermostats or {}).values())
-        self._batcher = Batcher(
+        self._batcher: Batcher | None = Batcher(
             Runner(model, thermostats=steps, share=share),
             Scheduler(
                 max_batch=options.max_batch,
@@ -89,12 +90,17 @@ class TorchEngine:
             capacity=cache_capacity(options, model.device),
             prefix_reuse=options.prefix_reuse and not options.deterministic,
         )
+        self._last_stats = self._batcher.stats  # what `stats` says once the engine is closed
         self._wake = threading.Condition()
         self._arrived: list[Request] = []
         self._closing = False
+        self._leaving = False
         self._broken: BaseException | None = None
-        self._worker = threading.Thread(target=self._work, name="gptoss-torch", daemon=True)
+        self._worker = threading.Thread(
+            target=self._work, args=(self._batcher,), name="gptoss-torch", daemon=True
+        )
         self._worker.start()
+        atexit.register(self._leave)
 
     @classmethod
     def open(cls, checkpoint: str, options: TorchOptions) -> Self:
@@ -140,11 +146,12 @@ class TorchEngine:
 
     def stats(self) -> EngineStats:
         """Counters and memory right now."""
-        stats = self._batcher.stats
+        batcher = self._batcher
+        stats = self._last_stats if batcher is None else batcher.stats
         return replace(
             stats,
             waiting=stats.waiting + len(self._arrived),
-            peak_memory_bytes=peak_bytes(self._model.device),
+            peak_memory_bytes=peak_bytes(self._device),
         )
 
     def close(self) -> None:
@@ -152,8 +159,13 @@ class TorchEngine:
         with self._wake:
             self._closing = True
             self._wake.notify()
-        if threading.current_thread() is not self._worker:
-            self._worker.join()
+        self._worker.join()
+        atexit.unregister(self._leave)
+        if self._batcher is not None:
+            self._last_stats = replace(self._batcher.stats, kv_bytes_used=0)
+            self._batcher = None  # and with it the weights and the caches
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _refusal(self, prompt: Prompt, sampling: Sampling) -> EngineError | None:
         """Why a request cannot be served, or None."""
@@ -200,30 +212,41 @@ class TorchEngine:
         with self._wake:
             self._wake.notify()
 
-    def _work(self) -> None:
+    def _leave(self) -> None:
+        """Stop after the present step: at exit, a thread that is still in PyTorch would crash."""
+        with self._wake:
+            self._leaving = True
+            self._wake.notify()
+        self._worker.join()
+
+    def _work(self, batcher: Batcher) -> None:
         """Step until the engine is closed and everything that was accepted has ended."""
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         try:
             with torch.inference_mode():
-                while self._take_arrived():
-                    self._batcher.step()
+                while self._take_arrived(batcher):
+                    batcher.step()
         except BaseException as error:
             with self._wake:
                 self._broken = error
                 arrived, self._arrived = self._arrived, []
             for request in arrived:
-                self._batcher.add(request)
-            self._batcher.fail_all(error)
+                batcher.add(request)
+            batcher.fail_all(error)
 
-    def _take_arrived(self) -> bool:
+    def _take_arrived(self, batcher: Batcher) -> bool:
         """Wait for work and queue it; False when there will be none any more."""
         with self._wake:
-            self._wake.wait_for(lambda: self._arrived or self._batcher.busy or self._closing)
+            self._wake.wait_for(
+                lambda: self._arrived or batcher.busy or self._closing or self._leaving
+            )
+            if self._leaving:
+                return False
             arrived, self._arrived = self._arrived, []
         for request in arrived:
-            self._batcher.add(request)
-        return self._batcher.busy
+            batcher.add(request)
+        return batcher.busy
 
 
 def load_model(
