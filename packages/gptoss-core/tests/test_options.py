@@ -49,6 +49,7 @@ def test_devices_that_are_not_there_are_refused(name: str) -> None:
 
 
 def test_auto_expands_the_experts_of_small_models_only() -> None:
+    assert TorchOptions().experts == "auto"
     assert choose_experts("auto", tiny_config(), torch.float32) == "dense"
     assert choose_experts("auto", gpt_oss_20b(), torch.bfloat16) == "packed"
     assert choose_experts("packed", tiny_config(), torch.float32) == "packed"

@@ -24,10 +24,11 @@ class TorchOptions:
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = field(
         default="auto", metadata={"help": "of weights and activations; auto: bfloat16"}
     )
-    experts: Literal["packed", "dense"] = field(
-        default="packed",
+    experts: Literal["auto", "packed", "dense"] = field(
+        default="auto",
         metadata={
-            "help": "packed keeps MXFP4 in memory; dense expands: faster, 4 times the memory"
+            "help": "packed keeps MXFP4 in memory; dense expands it: faster, 4 times the memory; "
+            "auto: dense up to 1 GiB, else packed"
         },
     )
     context: int | None = field(
