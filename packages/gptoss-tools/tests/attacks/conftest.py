@@ -19,7 +19,7 @@ from gptoss_tools.python.sandbox import Outcome, Sandbox, run_code
 from gptoss_tools.python.workspace import Workspace
 
 LIMITS = Limits(
-    seconds=15,
+    seconds=8,
     memory_bytes=256 * MiB,
     processes=32,
     disk_bytes=16 * MiB,

@@ -6,7 +6,7 @@ from pathlib import Path
 from gptoss_tools.python.sandbox import Outcome
 
 CODE = """
-for path in ("/etc/shadow", "/root/.ssh", "/root/.bash_history", "/home", "/var/log/dpkg.log",
+for path in ("/etc/shadow", "/root/.ssh", "/root/.bash_history", "/home", 
              "/var/run/secrets", "/boot", "/srv", SECRET):
     def look():
         if os.path.isdir(path):

@@ -135,7 +135,7 @@ def test_files_can_be_kept_in_a_folder_of_yours(
 def test_odd_text_in_code_and_output(sandbox: Sandbox, make_tool: Make) -> None:
     tool = make_tool(sandbox)
     assert say(tool, "print('é – 漢字 🎉')") == "é – 漢字 🎉"
-    assert "null bytes" in say(tool, "print('\x00')") or "SyntaxError" in say(tool, "\x00")
+    assert "SyntaxError" in say(tool, "print('\x00')")
     assert say(tool, "import sys; sys.stdout.buffer.write(b'\\xff\\xfe')") == "\ufffd\ufffd"
 
 

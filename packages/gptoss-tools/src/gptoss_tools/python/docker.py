@@ -113,7 +113,8 @@ class DockerSandbox:
             "hostname": "jail",
             "environment": {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"},
             "log_config": docker.types.LogConfig(type="none"),
-            "entrypoint": [],
+            # One stream: the engine carries two, and their order would be lost.
+            "entrypoint": ["/bin/sh", "-c", 'exec "$@" 2>&1', "sh"],
         }
 
     def _volumes(self, workspace: Workspace, *, exchange: bool) -> dict[str, dict[str, str]]:
