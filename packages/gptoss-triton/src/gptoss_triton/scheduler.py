@@ -30,12 +30,21 @@ class Step:
         chunks: sequences that read so many tokens from position `launched` on.
         admitted: sequences that got a slot for this step.
         pages: (of the windowed layers, slot, block, page) to be written to the tables.
+        crowded: whether a sequence had to give its pages back.
     """
 
     decode: list[Sequence] = field(default_factory=list)
     chunks: list[tuple[Sequence, int]] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
     pages: list[tuple[bool, int, int, int]] = field(default_factory=list)
+    crowded: bool = False
+
+    def forget(self, victim: Sequence) -> None:
+        """Leave a sequence out that is about to lose its pages."""
+        self.decode = [sequence for sequence in self.decode if sequence is not victim]
+        self.chunks = [chunk for chunk in self.chunks if chunk[0] is not victim]
+        self.pages = [change for change in self.pages if change[1] != victim.slot]
+        self.crowded = True
 
     @property
     def empty(self) -> bool:
@@ -111,16 +120,12 @@ class Scheduler:
                 if not self._room(sequence, 1, step, may_preempt=may_preempt):
                     continue
                 step.decode.append(sequence)
-        # A victim may already have been chosen for this step.
-        step.decode = [sequence for sequence in step.decode if sequence.running]
         left = self.budget - len(step.decode)
         for sequence in list(self.running):
             if left and sequence.running and not sequence.answering and sequence.pending > 0:
                 left -= self._chunk(sequence, left, step, may_preempt=may_preempt)
-        self._admit(left, step)
-        step.decode = [sequence for sequence in step.decode if sequence.running]
-        step.chunks = [chunk for chunk in step.chunks if chunk[0].running]
-        step.pages = [change for change in step.pages if change[1] >= 0]
+        if not step.crowded:
+            self._admit(left, step)
         return None if step.empty else step
 
     def _chunk(self, sequence: Sequence, left: int, step: Step, *, may_preempt: bool) -> int:
@@ -152,12 +157,12 @@ class Scheduler:
             if self.full.free < blocks + spare or not self._room(
                 sequence, count, step, may_preempt=False
             ):
-                if self.running:
-                    self._give_back(sequence)
-                    return
-                while count and not self._room(sequence, count, step, may_preempt=False):
-                    count //= 2
+                while count and (
+                    self.running or not self._room(sequence, count, step, may_preempt=False)
+                ):
+                    count = 0 if self.running else count // 2
                 if not count:
+                    step.pages = [change for change in step.pages if change[1] != sequence.slot]
                     self._give_back(sequence)
                     return
             self.waiting.popleft()
@@ -204,6 +209,7 @@ class Scheduler:
             victim = self.running[-1] if self.running else None
             if not may_preempt or victim is None or victim is sequence:
                 return False
+            step.forget(victim)
             self.preempt(victim)
         return True
 
