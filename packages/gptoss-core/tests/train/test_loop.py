@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from gptoss_core.model import Transformer
 from gptoss_core.train.assemble import Paths, Run, assemble
 from gptoss_core.train.loop import Loop
 from gptoss_core.train.packing import Packer
+from gptoss_core.train.saving import load_state
 from gptoss_core.train.settings import Settings
 from gptoss_core.train.sources import open_documents
 from gptoss_harmony.errors import UsageError
@@ -136,6 +138,41 @@ def test_nothing_to_resume_is_said(data: Path, tmp_path: Path) -> None:
     paths, settings = make(data, tmp_path / "none")
     with pytest.raises(UsageError, match="no run to resume"):
         Loop(assemble(paths, settings), paths.out, resume=True)
+
+
+def test_an_interrupt_saves_a_whole_step(data: Path, tmp_path: Path) -> None:
+    paths, settings = make(data, tmp_path / "out", steps=6)
+    run = assemble(paths, settings)
+
+    def progress(done: int) -> None:
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        Loop(run, paths.out, progress=progress).train()
+    assert load_state(paths.out / "state.pt", torch.device("cpu"))["step"] == 2
+    resumed = assemble(paths, settings)
+    Loop(resumed, paths.out, resume=True).train()
+    whole = train(data, tmp_path / "whole", steps=6)
+    for name, weight in whole.trainer.parameters.trained.items():
+        assert torch.equal(weight, resumed.trainer.parameters.trained[name]), name
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data: Path, tmp_path: Path) -> None:
+    paths, settings = make(data, tmp_path / "out", steps=3)
+    run = assemble(paths, settings)
+    with torch.no_grad():
+        run.trainer.parameters.trained["norm.scale"].fill_(torch.nan)
+    with pytest.raises(UsageError, match="the loss is nan; lower"):
+        Loop(run, paths.out).train()
+    assert not (paths.out / "state.pt").exists()
+
+
+def test_documents_that_are_cut_are_counted(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "out", steps=6, context=16, tokens_per_step=128)
+    lines = (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+    reports = [json.loads(line) for line in lines]
+    assert any(report.get("documents_cut_at_context", 0) > 0 for report in reports)
 
 
 def test_shards_are_taken_in_order_and_waited_for(data: Path, tmp_path: Path) -> None:

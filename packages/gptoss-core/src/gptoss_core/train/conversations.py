@@ -102,7 +102,7 @@ def read_conversation(line: str) -> Conversation:
         raise ValueError("expected a list of messages under the key 'messages'")
     made = [message for item in messages for message in _messages(item)]
     if made[0].author.role != Role.SYSTEM:
-        effort = record.get("effort", "medium") if isinstance(record, dict) else "medium"
+        effort: Any = record.get("effort", "medium") if isinstance(record, dict) else "medium"
         made.insert(0, system_message(effort=effort))
     return Conversation.from_messages(made)
 

@@ -21,6 +21,7 @@ import torch
 from gptoss_core.train.assemble import Run
 from gptoss_core.train.batches import Batch, BatchMaker
 from gptoss_core.train.evaluate import evaluate
+from gptoss_core.train.interrupt import Interrupt
 from gptoss_core.train.saving import load_state, save_original, save_state
 from gptoss_harmony.errors import UsageError
 
@@ -64,19 +65,25 @@ class Loop:
     def train(self) -> Report:
         """Step until the end or the time limit; save; return the last held-out report.
 
-        An interrupt (Ctrl-C) saves the state first, so that --resume can go on.
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the state after the last whole step is saved first.
+            UsageError: the loss is no longer a number.
         """
         settings, trainer = self.run.settings, self.run.trainer
         started = time.monotonic()
-        try:
+        with Interrupt() as interrupt:
             for batch in self.run.batches.batches(trainer.done, settings.steps):
                 self._step(batch, started)
                 late = settings.max_seconds and time.monotonic() - started > settings.max_seconds
-                if late and trainer.done < settings.steps:
-                    self._log({"step": trainer.done, "stopped": "max_seconds"})
+                if (late or interrupt.asked) and trainer.done < settings.steps:
+                    reason = "interrupt" if interrupt.asked else "max_seconds"
+                    self._log({"step": trainer.done, "stopped": reason})
                     break
-        finally:
             save_state(self._state, trainer.state())
+        if interrupt.asked:
+            raise KeyboardInterrupt
+        if cut := self.run.batches.packer.cut:
+            self._log({"documents_cut_at_context": cut})
         last = self.evaluate(final=True)
         weights = trainer.parameters.full(quantised=True)
         save_original(self.out / "original", self.run.config, weights)

@@ -83,6 +83,9 @@ class Packer:
         context: positions of a row.
         rows: rows of a batch.
         seed: of the shuffles.
+
+    Attributes:
+        cut: documents met so far that were longer than a row and lost their end.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Packer:
     ) -> None:
         self.context = context
         self.rows = rows
+        self.cut = 0
         self._parts = parts
         self._seed = seed
         self._sizes: list[int] = []  # rows of part 0, 1, ..., counted through the epochs
@@ -102,9 +106,8 @@ class Packer:
         first = step * self.rows
         batch = self._empty()
         for row in range(self.rows):
-            place = self._find(first + row)
-            assert self._documents is not None
-            self._fill(batch, row, self._documents, self._plan[place])
+            documents, place = self._find(first + row)
+            self._fill(batch, row, documents, self._plan[place])
         return batch
 
     def all_rows(self) -> Iterator[Rows]:
@@ -138,24 +141,25 @@ class Packer:
             batch.document[row, at : at + size] = number
             at += size
 
-    def _find(self, number: int) -> int:
-        """Load the part that holds row `number` of the endless sequence; the row's place in it."""
+    def _find(self, number: int) -> tuple[Documents, int]:
+        """The part that holds row `number` of the endless sequence, and the row's place in it."""
         part = 0
         while True:
             if part == len(self._sizes):
-                self._load(part)
+                documents = self._load(part)
                 self._sizes.append(len(self._plan))
+                self.cut += int((np.diff(documents.starts) > self.context).sum())
             if number < self._sizes[part]:
-                self._load(part)
-                return number
+                return self._load(part), number
             number -= self._sizes[part]
             part += 1
 
-    def _load(self, part: int) -> None:
+    def _load(self, part: int) -> Documents:
         """Make a part, counted through the epochs, the present one."""
-        if part == self._present:
-            return
+        if part == self._present and self._documents is not None:
+            return self._documents
         self._documents = self._parts[part % len(self._parts)]()
         order = np.random.default_rng([self._seed, 2, part]).permutation(self._documents.length)
         self._plan = plan_rows(np.diff(self._documents.starts), self.context, order)
         self._present = part
+        return self._documents
