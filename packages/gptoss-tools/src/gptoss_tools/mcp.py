@@ -190,12 +190,53 @@ def http_app(
             await server.run(streams[0], streams[1], server.create_initialization_options())
         return Response()
 
+    handshake = Route("/mcp", endpoint=_NeedsSession(modern))
     routes = [
         Route("/sse", endpoint=stream, methods=["GET"]),
         Mount("/messages/", app=sse.handle_post_message),
-        *modern.routes,
+        handshake,
     ]
     return Starlette(routes=routes, lifespan=lambda app: server.session_manager.run())
+
+
+class _NeedsSession:
+    """Sends clients of the protocol without sessions back to the one that has them.
+
+    From version 2026-07-28 on a request stands alone, and pages opened in one could not be found
+    in the next. Such a client falls back to the handshake when its version is not supported; one
+    that names its conversation itself (`x-session-id`) is served as it is.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+        from starlette.requests import Request
+
+        request = Request(scope, receive)
+        version = request.headers.get("mcp-protocol-version", "")
+        if version not in MODERN_PROTOCOL_VERSIONS or "x-session-id" in request.headers:
+            await self._app(scope, receive, send)
+            return
+        await self._refuse(request, version, send)
+
+    @staticmethod
+    async def _refuse(request: Any, version: str, send: Any) -> None:
+        from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+        from starlette.responses import JSONResponse
+
+        try:
+            identifier = json.loads(await request.body()).get("id")
+        except (ValueError, AttributeError):
+            identifier = None
+        error = {
+            "code": _types().UNSUPPORTED_PROTOCOL_VERSION,
+            "message": "this server keeps a conversation's state: start with initialize",
+            "data": {"supported": list(HANDSHAKE_PROTOCOL_VERSIONS), "requested": version},
+        }
+        answer = JSONResponse({"jsonrpc": "2.0", "id": identifier, "error": error}, status_code=400)
+        await answer(request.scope, request.receive, send)
 
 
 def run_http(

@@ -143,8 +143,8 @@ class Kernel:
                 self.close()
                 if "No module named ipykernel" in said:
                     raise NotInstalled(
-                        f"{self._sandbox.python} of the {self._sandbox.name} jail has no ipykernel; "
-                        f"get it there with: pip install ipykernel"
+                        f"{self._sandbox.python} in the {self._sandbox.name} jail has no "
+                        f"ipykernel; get it there with: pip install ipykernel"
                     )
                 raise SandboxError(f"no Python session in the jail: {broken}; {said}")
         channels.execute(_PRELUDE, silent=True)
