@@ -1,7 +1,7 @@
 """`gptoss generate` on recordings: what goes to which stream, and the JSON form."""
 
-import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gptoss_harmony import cli
+from gptoss_harmony.answer_stats import AnswerStats
 from gptoss_harmony.commands import generate
 from gptoss_harmony.encoding import load_encoding
 from gptoss_harmony.engine import TokenOutput
@@ -97,32 +98,96 @@ def test_a_context_that_is_too_small_is_one_sentence(
     assert "context" in capsys.readouterr().err
 
 
-class Recorder:
-    def __init__(self) -> None:
+def test_a_bad_flag_is_said_before_the_checkpoint_is_opened(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for flags in (["-t", "-1"], ["--top-p", "0"], ["-t", "nan"]):
+        assert cli.main(["generate", "/no/such/script", "-b", "scripted", *flags]) == 2
+        assert "must be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["-4", "x", "1.5"])
+def test_the_limit_is_a_whole_number(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(["generate", "nano", "-l", value])
+    assert leaving.value.code == 2
+    assert "argument -l/--limit: " in capsys.readouterr().err
+
+
+def run_command(arguments: list[str], data: bytes = b"", **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gptoss_harmony.cli", "generate", *arguments],
+        input=data,
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, (done.stdout or done.stderr).decode()
+
+
+def test_a_terminal_that_lacks_a_character_gets_its_number(script: str) -> None:
+    code, out = run_command([script, "-b", "scripted"], PYTHONIOENCODING="ascii")
+    assert (code, out) == (0, "Gr\\xfc\\xdfe \\U0001f30d\n")
+
+
+def test_input_that_is_no_text_is_one_sentence(script: str) -> None:
+    code, message = run_command(
+        [script, "-b", "scripted", "-p", "-"], b"a\xff", PYTHONIOENCODING="utf-8:strict"
+    )
+    assert code == 2
+    assert "standard input is not utf-8 text (byte 1)" in message
+
+
+class Printer:
+    """Fails at its first tokens, as a terminal does at Ctrl-C and a pipe that nobody reads."""
+
+    def __init__(self, *errors: type[BaseException]) -> None:
+        self.errors = list(errors)
         self.tokens: list[int] = []
 
     def show(self, token: int) -> None:
         self.tokens.append(token)
-        if len(self.tokens) == 1:
-            raise KeyboardInterrupt
+        if self.errors:
+            raise self.errors.pop(0)
 
     def finish(self) -> dict[str, object]:
         return {}
 
 
-def test_what_an_error_interrupts_is_not_swallowed() -> None:
-    stream = TokenStream()
-    stream.put(TokenOutput(1))
+def running(*outputs: TokenOutput) -> tuple[TokenStream, list[str]]:
+    """A stream that ends as soon as it is cancelled."""
+    cancels: list[str] = []
+
+    def cancelled() -> None:
+        cancels.append("cancelled")
+        stream.finish_cancelled()
+
+    stream = TokenStream(on_cancel=cancelled)
+    stream.begin(cached_tokens=3)
+    for output in outputs:
+        stream.put(output)
+    return stream, cancels
+
+
+def test_the_first_ctrl_c_keeps_what_came() -> None:
+    stream, cancels = running(TokenOutput(1), TokenOutput(2))
+    stats = AnswerStats(prompt_tokens=5)
+    assert generate.follow(stream, Printer(KeyboardInterrupt), stats) == [1, 2]
+    assert cancels == ["cancelled"]
+    assert (stats.finish_reason, stats.cached_tokens) == ("cancelled", 3)
+
+
+@pytest.mark.parametrize("errors", [[KeyboardInterrupt] * 2, [BrokenPipeError], [OSError]])
+def test_leaving_at_once_stops_the_engine(errors: list[type[BaseException]]) -> None:
+    stream, cancels = running(TokenOutput(1), TokenOutput(2))
+    with pytest.raises(errors[-1]):
+        generate.follow(stream, Printer(*errors), AnswerStats(prompt_tokens=5))
+    assert cancels == ["cancelled"]
+
+
+def test_a_failure_of_the_engine_comes_out() -> None:
+    stream, _ = running(TokenOutput(1))
     stream.fail(ContextOverflow("full"))
-    with pytest.raises(KeyboardInterrupt):
-        generate.follow(stream, Recorder(), generate.Stats(prompt_tokens=1))
-
-
-def test_raw_holds_back_unfinished_characters() -> None:
-    encoding = load_encoding()
-    out = io.StringIO()
-    printer = generate.RawPrinter(encoding, out)
-    for token in encoding.encode("a🌍👩‍🚀é"):
-        printer.show(token)
-        assert "\N{REPLACEMENT CHARACTER}" not in out.getvalue()
-    assert printer.finish() == {"text": "a🌍👩‍🚀é"}
+    with pytest.raises(ContextOverflow, match="full"):
+        generate.follow(stream, Printer(), AnswerStats(prompt_tokens=1))

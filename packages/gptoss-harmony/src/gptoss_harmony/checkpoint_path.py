@@ -36,6 +36,10 @@ def resolve_checkpoint(checkpoint: str | os.PathLike[str]) -> Path:
         from gptoss_harmony import nano
 
         return Path(nano.unpack())
+    if not os.fspath(checkpoint):
+        raise CheckpointError(
+            "the name of the checkpoint is empty; give a folder, a hub id or nano"
+        )
     path = Path(checkpoint).expanduser()
     try:
         if path.is_dir():

@@ -17,6 +17,7 @@ standard error says what and how to mend it), 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -108,6 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_safely(run: Callable[[], int]) -> int:
     """Call `run` so that user mistakes end in one sentence, never in a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or pipe that lacks a character of the answer gets its number instead.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return run()
     except HarmonyError as error:

@@ -121,6 +121,26 @@ def resolve_engine(name: str) -> tuple[str, str]:
     return chosen, f"engine {chosen}, chosen by auto{reasons}"
 
 
+def count(text: str) -> int:
+    """Read the value of a flag that is 0 or more."""
+    return _at_least(0, text)
+
+
+def positive(text: str) -> int:
+    """Read the value of a flag that is 1 or more."""
+    return _at_least(1, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+    return value
+
+
 class _ShowEngineOptions(argparse.Action):
     """Print the options of every engine that can be imported, then leave."""
 

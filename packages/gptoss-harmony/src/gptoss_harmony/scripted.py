@@ -78,8 +78,9 @@ class Recording:
             document = json.loads(path.read_text(encoding="utf-8"))
             return cls(document["replies"], cycle=bool(document.get("cycle", True)))
         except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = error.strerror if isinstance(error, OSError) else error
             raise CheckpointError(
-                f"{path} is not a script for the scripted engine ({error}); "
+                f"{path} is not a script for the scripted engine ({problem}); "
                 'it is a JSON file such as {"replies": ["<|channel|>final<|message|>Hi<|return|>"]}'
             ) from error
 

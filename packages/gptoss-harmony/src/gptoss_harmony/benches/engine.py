@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 
 from gptoss_harmony.engine import Engine, Sampling
-from gptoss_harmony.options import add_engine_argument, engine_options, resolve_engine
+from gptoss_harmony.options import add_engine_argument, engine_options, positive, resolve_engine
 from gptoss_harmony.plugins import open_engine
 
 HELP = "prompt reading and decoding rate of any engine, at several batch sizes"
@@ -40,11 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--checkpoint", default="nano", metavar="CHECKPOINT", help="default nano")
     add_engine_argument(parser, "--engine")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4], metavar="N", help="answers")
     parser.add_argument(
-        "--prompt-tokens", type=int, default=256, metavar="N", help="of each prompt"
+        "--batch", type=positive, nargs="+", default=[1, 4], metavar="N", help="answers"
     )
-    parser.add_argument("--new-tokens", type=int, default=64, metavar="N", help="of each answer")
+    parser.add_argument(
+        "--prompt-tokens", type=positive, default=256, metavar="N", help="of each prompt"
+    )
+    parser.add_argument(
+        "--new-tokens", type=positive, default=64, metavar="N", help="of each answer"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import openai_harmony
 
 from gptoss_harmony.encoding import Encoding, load_encoding
+from gptoss_harmony.options import positive
 from gptoss_harmony.parse import StreamParser
 
 HELP = "tokens per second of the streaming parser, beside openai-harmony's"
@@ -36,9 +37,11 @@ class Row:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument(
-        "--bytes", type=int, default=1_000_000, metavar="N", help="text of the long message"
+        "--bytes", type=positive, default=1_000_000, metavar="N", help="text of the long message"
     )
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs; the best counts")
+    parser.add_argument(
+        "--repeat", type=positive, default=3, metavar="N", help="runs; the best counts"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
