@@ -21,6 +21,7 @@ from gptoss_tools.python.watch import Watch, memory_words
 from gptoss_tools.python.workspace import MOUNT, Workspace
 
 DEFAULT_IMAGE = "python:3.11"
+_USUAL_SOCKET = "unix:///var/run/docker.sock"
 
 
 class DockerSandbox:
@@ -210,6 +211,13 @@ def _docker() -> Any:
 
 def _connect(host: str | None) -> Any:
     docker = _docker()
+    address = host or os.environ.get("DOCKER_HOST") or _USUAL_SOCKET
+    socket = address.removeprefix("unix://")
+    if socket != address and not os.path.exists(socket):
+        raise SandboxError(
+            f"no Docker engine answers (there is no {socket}); start it, or set DOCKER_HOST to "
+            f"its address"
+        )
     try:
         engine = docker.DockerClient(base_url=host) if host else docker.from_env()
         engine.ping()
