@@ -43,13 +43,15 @@ class DecodeGraphs:
     Args:
         model: the model.
         slots: tables, settings and the tokens drawn last.
+        enabled: off runs the same kernels one by one.
     """
 
-    def __init__(self, model: Model, slots: Slots) -> None:
+    def __init__(self, model: Model, slots: Slots, *, enabled: bool = True) -> None:
         self.model, self.slots = model, slots
+        self.enabled = enabled and slots.device.type == "cuda"
         self.buckets = buckets_up_to(slots.count)
         self._captured: dict[int, Captured] = {}
-        self._pool = None
+        self._pool: tuple[int, int] | None = None
         largest, device = self.buckets[-1], slots.device
         cuda = device.type == "cuda"
         self._inputs = torch.zeros((2, largest), dtype=torch.int32, device=device)
@@ -67,21 +69,31 @@ class DecodeGraphs:
         """Compute one token for each (slot, position); the draws land in the slots.
 
         Returns:
-            (bucket, V) logits, valid until the next step.
+            (bucket, V) logits, valid until the next step; rows past the given ones are unused.
         """
-        size = self.bucket(len(rows))
+        size = self.bucket(len(rows)) if self.enabled else len(rows)
         self._turn = (self._turn + 1) % STAGES
         staged = self._staged[self._turn][:, :size]
         unused = [(self.slots.spare, -1)] * (size - len(rows))
         staged.copy_(torch.tensor([*rows, *unused], dtype=torch.int32).t())
         self._inputs[:, :size].copy_(staged, non_blocking=True)
-        if self.slots.device.type != "cuda":
+        if not self.enabled:
             return self._run(size)
         if size not in self._captured:
             self._captured[size] = self._capture(size)
         captured = self._captured[size]
         captured.graph.replay()
         return captured.logits
+
+    def close(self) -> None:
+        """Forget all graphs."""
+        self._captured.clear()
+        self._pool = None
+
+    @property
+    def positions(self) -> Tensor:
+        """Of the rows of the step launched last, (largest bucket,) int32."""
+        return self._inputs[1]
 
     def _run(self, size: int) -> Tensor:
         """One step over the static inputs."""

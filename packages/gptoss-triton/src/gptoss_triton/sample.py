@@ -141,6 +141,7 @@ def _draw(
         mass = tl.load(parts + 3 * size, mask=live, other=0.0, cache_modifier=".cg")
         winner = tl.argmax(key, 0)
         chosen = tl.sum(tl.where(part == winner, which, 0.0), 0).to(tl.int32)
+        chosen = tl.minimum(chosen, vocabulary - 1)  # an unused row may hold anything
         peak = tl.max(highs, 0)
         lse = peak + tl.log(tl.sum(mass * tl.exp(highs - peak), 0))
         tl.store(token_out + slot, chosen)

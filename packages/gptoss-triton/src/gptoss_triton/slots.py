@@ -7,11 +7,12 @@ spare slot serves the unused rows of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from gptoss_harmony.engine import Sampling
 from gptoss_triton.model import pages_for
 from gptoss_triton.sample import Draw
 
@@ -42,10 +43,7 @@ class Slots:
 
     def send(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         """Integers from the host, without waiting for the device."""
-        tensor = torch.tensor(values, dtype=torch.int32)
-        if self.device.type != "cuda":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return self.there(torch.tensor(values, dtype=torch.int32))
 
     def set_pages(self, changes: Sequence[tuple[bool, int, int, int]]) -> None:
         """Write page numbers.
@@ -59,14 +57,29 @@ class Slots:
                 slots, indices, pages = self.send(list(zip(*rows, strict=True))).unbind(0)
                 table[slots.long(), indices.long()] = pages
 
-    def set_sampling(
-        self, slot: int, *, temperature: float, top_k: int, top_p: float, min_p: float, seed: int
-    ) -> None:
-        """Write how a slot samples; -inf keeps all tokens until thresholds are found."""
+    def set_sampling(self, settings: Mapping[int, tuple[Sampling, int]]) -> None:
+        """Write how slots sample; thresholds are open until they are found.
+
+        Args:
+            settings: sampling and seed by slot.
+        """
+        if not settings:
+            return
+        slots = self.send(list(settings)).long()
+        floats = [
+            (s.temperature, s.top_p, s.min_p, float("-inf")) for s, _ in settings.values()
+        ]
+        columns = self.there(torch.tensor(floats, dtype=torch.float32).t().contiguous())
         draw = self.draw
-        draw.temperature[slot] = temperature
-        draw.top_k[slot] = top_k
-        draw.top_p[slot] = top_p
-        draw.min_p[slot] = min_p
-        draw.seed[slot] = seed
-        draw.threshold[slot] = float("-inf")
+        targets = (draw.temperature, draw.top_p, draw.min_p, draw.threshold)
+        for target, column in zip(targets, columns, strict=True):
+            target[slots] = column
+        draw.top_k[slots] = self.send([s.top_k for s, _ in settings.values()])
+        seeds = torch.tensor([seed for _, seed in settings.values()], dtype=torch.int64)
+        draw.seed[slots] = self.there(seeds)
+
+    def there(self, tensor: Tensor) -> Tensor:
+        """Send without waiting for the device."""
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)

@@ -1,0 +1,210 @@
+"""Carries a planned step to the GPU, and its tokens back.
+
+A step of answers alone is a graph replay; one with prompt chunks runs eagerly over all its rows.
+Either way the drawn tokens stay in the slots for the next step, and a copy of them follows to the
+host: `Flight.wait` is the only place where the host waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gptoss_triton.graphs import DecodeGraphs
+from gptoss_triton.model import Batch, Model, prefill_tiles
+from gptoss_triton.request import Request
+from gptoss_triton.sample import draw
+from gptoss_triton.scheduler import Step
+from gptoss_triton.sequence import Sequence
+from gptoss_triton.slots import Slots
+from gptoss_triton.special import draw_special, masks_of
+
+MOST_ALTERNATIVES = 20  # what `Sampling.logprobs` may ask for
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One token that came back: with its log probability and the likeliest alternatives."""
+
+    request: Request
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flight:
+    """A launched step.
+
+    Attributes:
+        rows: requests that draw, with the slot they had.
+        event: recorded after the copies below; None without a GPU.
+        tokens: (slots,) int32 on the host.
+        logprobs: (slots,) float32 on the host.
+        tops: row of the alternatives for each row that wants them.
+        top_tokens: (wanting rows, 20) on the host.
+        top_logprobs: the same.
+    """
+
+    rows: list[tuple[Request, int]]
+    event: torch.cuda.Event | None
+    tokens: Tensor
+    logprobs: Tensor
+    tops: Mapping[int, int]
+    top_tokens: Tensor
+    top_logprobs: Tensor
+
+    def wait(self) -> list[Drawn]:
+        """Block until the tokens are here."""
+        if self.event is not None:
+            self.event.synchronize()
+        drawn = []
+        for row, (request, slot) in enumerate(self.rows):
+            top: tuple[tuple[int, float], ...] = ()
+            if row in self.tops:
+                count = request.sampling.logprobs or 0
+                line = self.tops[row]
+                ids, values = self.top_tokens[line, :count], self.top_logprobs[line, :count]
+                top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+            token, logprob = int(self.tokens[slot]), min(0.0, float(self.logprobs[slot]))
+            drawn.append(Drawn(request, token, logprob, top))
+        return drawn
+
+
+class Runner:
+    """Launches steps; call it from one thread.
+
+    Args:
+        model: the model.
+        slots: tables and settings.
+        graphs: whether answers run as CUDA graphs.
+    """
+
+    def __init__(self, model: Model, slots: Slots, *, graphs: bool) -> None:
+        self.model, self.slots = model, slots
+        self._graphs = DecodeGraphs(model, slots, enabled=graphs)
+
+    def launch(self, step: Step, requests: Mapping[int, Request]) -> Flight:
+        """Hand a step to the GPU, before the scheduler accounts for it.
+
+        Args:
+            step: what to compute.
+            requests: by number of their sequence.
+
+        Raises:
+            ConstraintFailed: see `masks_of`; nothing was launched then, only the tables are set.
+        """
+        self.slots.set_pages(step.pages)
+        self.slots.set_sampling(
+            {
+                sequence.slot: (requests[sequence.number].sampling, requests[sequence.number].seed)
+                for sequence in step.admitted
+            }
+        )
+        drawing = [*step.decode]
+        drawing += [sequence for sequence, count in step.chunks if count == sequence.pending]
+        masks = masks_of(
+            [requests[sequence.number] for sequence in drawing], self.model.config.vocab_size
+        )
+        if step.chunks:
+            logits, positions = self._mixed(step, drawing)
+        else:
+            logits = self._graphs.step([(s.slot, s.launched) for s in step.decode])
+            positions = self._graphs.positions
+        rows = [(requests[sequence.number], sequence.slot) for sequence in drawing]
+        special = [
+            (row, request)
+            for row, (request, _) in enumerate(rows)
+            if request.waits or request.filtered
+        ]
+        if special:
+            launch = self.model.tuning.launch("draw", len(special))
+            draw_special(special, masks, logits, positions, self.slots, launch=launch)
+        return self._return(rows, logits)
+
+    def close(self) -> None:
+        """Forget the graphs, which hold memory."""
+        self._graphs.close()
+
+    def _mixed(self, step: Step, drawing: list[Sequence]) -> tuple[Tensor, Tensor]:
+        """Answers and chunks in one eager pass; returns logits and positions of what draws."""
+        slots, answers = self.slots, [(s.slot, s.launched) for s in step.decode]
+        read: list[int] = []
+        rows = [(slot, slot, position) for slot, position in answers]
+        last = list(range(len(answers)))
+        for sequence, count in step.chunks:
+            tokens = sequence.tokens[sequence.launched : sequence.launched + count]
+            source = slots.count + 1 + len(read)
+            rows += [
+                (source + offset, sequence.slot, sequence.launched + offset)
+                for offset in range(count)
+            ]
+            read += tokens
+            if count == sequence.pending:
+                last.append(len(rows) - 1)
+        sources, sequences, positions = slots.send(list(zip(*rows, strict=True))).unbind(0)
+        tile = self.model.tuning.launch("attention_prefill", len(rows)).pairs
+        wanted = slots.send(last or [0]).long()
+        logits = self.model.forward(
+            Batch(
+                tokens=torch.cat([slots.draw.token, slots.send(read)]),
+                sources=sources,
+                positions=positions,
+                sequences=sequences,
+                full_table=slots.full_table,
+                window_table=slots.window_table,
+                decode=len(answers),
+                tiles=prefill_tiles(
+                    [(sequence.slot, count) for sequence, count in step.chunks],
+                    first=len(answers),
+                    tokens=tile,
+                    device=slots.device,
+                ),
+                last=wanted,
+            )
+        )
+        positions = positions[wanted]
+        if last:
+            lines = slots.send(list(range(len(last))))
+            where = slots.send([sequence.slot for sequence in drawing])
+            launch = self.model.tuning.launch("draw", len(last))
+            draw(logits, logits, lines, where, positions, slots.draw, launch=launch)
+        return logits, positions
+
+    def _return(self, rows: list[tuple[Request, int]], logits: Tensor) -> Flight:
+        """Start the copies to the host."""
+        wanting = [row for row, (request, _) in enumerate(rows) if request.sampling.logprobs]
+        values = logits.new_empty((0, MOST_ALTERNATIVES))
+        ids = torch.empty_like(values, dtype=torch.int64)
+        if wanting:
+            chosen = logits[self.slots.send(wanting).long()]
+            values, ids = chosen.topk(min(MOST_ALTERNATIVES, chosen.shape[1]))
+            values = values - chosen.logsumexp(-1, keepdim=True)
+        settings = self.slots.draw
+        tensors = [
+            self._here(tensor) for tensor in (settings.token, settings.logprob, ids, values)
+        ]
+        event = None
+        if self.slots.device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record()
+        return Flight(
+            rows=rows,
+            event=event,
+            tokens=tensors[0],
+            logprobs=tensors[1],
+            tops={row: line for line, row in enumerate(wanting)},
+            top_tokens=tensors[2],
+            top_logprobs=tensors[3],
+        )
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        """A copy on the host that is complete once the event has passed."""
+        if tensor.device.type != "cuda":
+            return tensor.clone()
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(
+            tensor, non_blocking=True
+        )

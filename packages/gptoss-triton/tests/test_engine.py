@@ -1,0 +1,92 @@
+"""The engine contract on a tiny model, in the interpreter or on a GPU."""
+
+from contextlib import closing
+
+import pytest
+import torch
+
+from gptoss_harmony.checkpoint import Checkpoint
+from gptoss_harmony.engine import Sampling
+from gptoss_harmony.random_checkpoint import random_checkpoint, tiny_config
+from gptoss_harmony.testing import EngineContract, tokens_of
+
+CUDA = torch.cuda.is_available()
+VOCABULARY = 192
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    config = tiny_config(
+        vocab_size=VOCABULARY, sliding_window=20, initial_context_length=8, num_hidden_layers=2
+    )
+    return random_checkpoint(tmp_path_factory.mktemp("engine") / "tiny", config, seed=5)
+
+
+def open_here(checkpoint, **changes):
+    from gptoss_triton.build import build_machine
+    from gptoss_triton.engine import TritonEngine
+    from gptoss_triton.options import TritonOptions
+
+    options = TritonOptions(**({"max_batch": 8, "step_tokens": 64, "context": 256} | changes))
+    if CUDA:
+        return TritonEngine.open(str(checkpoint), options)
+    machine = build_machine(Checkpoint.open(checkpoint), torch.device("cpu"), options)
+    return TritonEngine(machine)
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint):
+    with closing(open_here(checkpoint)) as engine:
+        yield engine
+
+
+class TestTritonEngine(EngineContract):
+    prompt = (100, 28, 108, 13, 107, 100, 73)
+
+    def test_constraint(self, engine):
+        from gptoss_harmony.testing import AllowOnly
+
+        constraint = AllowOnly({11, 102})
+        sampling = Sampling(temperature=1.0, max_tokens=6, stop_tokens=())
+        tokens = tokens_of(self.run(engine, sampling, constraint=constraint))
+        assert set(tokens) <= constraint.tokens
+        assert constraint.accepted == tokens
+
+
+def greedy(count, **changes):
+    return Sampling(temperature=0.0, max_tokens=count, stop_tokens=(), **changes)
+
+
+def test_a_second_turn_is_cached_and_answers_as_uncached(engine, checkpoint):
+    prompt = [(7 * i) % VOCABULARY for i in range(130)]
+    first = engine.generate(prompt, greedy(3))
+    said = tokens_of(list(first))
+    turn = [*prompt, *said, 5, 6]
+    again = engine.generate(turn, greedy(3))
+    stranger = engine.generate(turn, greedy(3, cache_salt="other"))
+    assert again.cached_tokens == 128
+    assert tokens_of(list(again)) == tokens_of(list(stranger))
+    assert stranger.cached_tokens == 0
+
+
+def test_filters_and_penalties_change_only_their_row(engine):
+    prompt = [3, 1, 4, 1, 5]
+    plain = tokens_of(list(engine.generate(prompt, greedy(4))))
+    narrow = Sampling(temperature=1.0, top_k=1, max_tokens=4, stop_tokens=())
+    repeat = greedy(4, repetition_penalty=1e9, presence_penalty=2.0, frequency_penalty=1.0)
+    running = [engine.generate(prompt, sampling) for sampling in (greedy(4), narrow, repeat)]
+    answers = [tokens_of(list(generation)) for generation in running]
+    assert answers[0] == answers[1] == plain
+    assert len(set(answers[2])) == 4, "a huge repetition penalty still repeated a token"
+
+
+def test_closing_lets_answers_finish_and_refuses_new_ones(checkpoint):
+    from gptoss_harmony.errors import EngineError
+
+    engine = open_here(checkpoint)
+    generation = engine.generate([1, 2, 3], greedy(2))
+    engine.close()
+    engine.close()
+    assert len(tokens_of(list(generation))) == 2
+    with pytest.raises(EngineError, match="closed"):
+        next(engine.generate([1], greedy(1)))
