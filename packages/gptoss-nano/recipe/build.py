@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", default="1", help="another seed gives other conversations")
     parser.add_argument("--part", choices=["train", "held"], default="train")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--shard-tokens", type=int, default=SHARD_TOKENS)
+    parser.add_argument("--shard-tokens", type=float, default=SHARD_TOKENS)
     parser.add_argument("--longest", type=int, default=LONGEST, help="tokens of a document")
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)

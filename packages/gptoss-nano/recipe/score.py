@@ -180,6 +180,14 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write_card(path: Path, result: dict[str, Any]) -> None:
+    """Renew what stands between the marks of the card."""
+    begin, end = "<!-- scores -->", "<!-- /scores -->"
+    head, _, rest = path.read_text("utf-8").partition(begin)
+    tail = rest.partition(end)[2]
+    path.write_text(f"{head}{begin}\n{table(result)}\n{end}{tail}", "utf-8")
+
+
 def _rate(values: Iterator[bool] | Sequence[bool]) -> float:
     found = list(values)
     return round(sum(found) / len(found), 4) if found else 0.0
@@ -196,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--rows", type=Path, help="npy of learned rows; default: the packed nano's")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+    parser.add_argument("--card", type=Path, help="card whose table of scores is renewed")
     parser.add_argument("--failures", type=Path, help="text file for what went wrong")
     options = parser.parse_args(argv)
     rows = np.load(options.rows) if options.rows else PackedNano.open(packed_path()).read("rows")
@@ -206,6 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     result["seconds"] = round(time.perf_counter() - begun, 1)
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.card:
+        write_card(options.card, result)
     if options.failures:
         options.failures.write_text("\n\n".join(failures(games)))
     sys.stdout.write(table(result) + "\n")
