@@ -71,9 +71,7 @@ def test_pairs_match_the_expanded_matrices(place, form, tokens, pairs, rows, spl
         experts_direct(hidden, second[0], ours, gates_there, out, sums, swiglu=None, launch=launch)
         assert not sums.arrived.any()
     else:
-        plan = Plan.empty(
-            pairs=tokens * CHOSEN, experts=EXPERTS, tile=pairs, device=place.device
-        )
+        plan = Plan.empty(pairs=tokens * CHOSEN, experts=EXPERTS, tile=pairs, device=place.device)
         make_plan(ours, plan, torch.empty_like(ours), launch=launch)
         experts_grouped(x, first[0], plan, gates_there, hidden, swiglu=7.0, launch=launch)
         experts_grouped(hidden, second[0], plan, gates_there, out, swiglu=None, launch=launch)

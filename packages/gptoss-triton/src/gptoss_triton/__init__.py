@@ -1,7 +1,7 @@
 """The fast gpt-oss engine for one NVIDIA GPU: packed MXFP4 kernels, CUDA graphs, batching.
 
-    from gptoss_triton import TritonEngine, TritonOptions
-    engine = TritonEngine.open("gpt-oss-20b", TritonOptions())
+from gptoss_triton import TritonEngine, TritonOptions
+engine = TritonEngine.open("gpt-oss-20b", TritonOptions())
 """
 
 from gptoss_triton.engine import TritonEngine

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Attention of one new token a sequence, split over its keys; rotation and cache write included.
 
     out = sum_j exp(q k_j / sqrt(D)) v_j / (exp(sink) + sum_j exp(q k_j / sqrt(D)))
@@ -200,7 +200,10 @@ def _attention_decode(
         total = total * shrink + tl.sum(weight, 1)
         acc = tl.dot(weight.to(v.dtype), v, acc * shrink[:, None])
         peak = higher
-    sink = tl.load(sinks + query_head, mask=head < GROUP, other=0.0).to(tl.float32) * 1.4426950408889634
+    sink = (
+        tl.load(sinks + query_head, mask=head < GROUP, other=0.0).to(tl.float32)
+        * 1.4426950408889634
+    )
     to = out + (row * heads + query_head[:, None]) * D + column[None, :]
     if used == 1:
         higher = tl.maximum(peak, sink)

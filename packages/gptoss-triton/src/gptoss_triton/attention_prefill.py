@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Flash attention of a chunk of new tokens at any offset, over the paged cache that holds them too.
 
 A program serves one kv head and a run of consecutive tokens of one sequence; the tile's rows are

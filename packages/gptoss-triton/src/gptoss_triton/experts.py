@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """The experts' two matrix products on packed MXFP4, one kernel for one token and for thousands.
 
     h = swiglu(W1[e] x + b1[e]);   y = gate * (W2[e] h + b2[e])      for every (token, choice) pair
@@ -81,7 +81,9 @@ def _multiply(
             high_mask = live[None, :]
             if not EVEN:
                 low_mask = low_mask & ((panel * 64 + column < columns) & (panel < end))[:, None]
-                high_mask = high_mask & ((panel * 64 + 32 + column < columns) & (panel < end))[:, None]
+                high_mask = (
+                    high_mask & ((panel * 64 + 32 + column < columns) & (panel < end))[:, None]
+                )
                 panel = tl.minimum(panel, panels - 1)
             low_x = tl.load(x_low + panel * 64, mask=low_mask, other=0.0)
             high_x = tl.load(x_low + panel * 64 + 32, mask=high_mask, other=0.0)

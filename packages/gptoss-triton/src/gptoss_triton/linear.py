@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Dense products for a few tokens: y = W x + b, limited by reading W once.
 
 One token multiplies and adds in registers (`_gemv`); a few tokens are the right operand of the

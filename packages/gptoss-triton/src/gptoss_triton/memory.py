@@ -149,9 +149,13 @@ def _refusal(
     config: ModelConfig, capacity: int, weights: int, wanted: int, best: MemoryPlan | None
 ) -> str:
     """Say what is missing and what helps."""
-    head = f"the model needs {weights / GIB:.1f} GiB for its weights alone" if best is None else (
-        f"{wanted:,} tokens of context do not fit beside {weights / GIB:.1f} GiB of weights; "
-        f"{best.context:,} would"
+    head = (
+        f"the model needs {weights / GIB:.1f} GiB for its weights alone"
+        if best is None
+        else (
+            f"{wanted:,} tokens of context do not fit beside {weights / GIB:.1f} GiB of weights; "
+            f"{best.context:,} would"
+        )
     )
     return (
         f"{head}, and this GPU offers {capacity / GIB:.1f} GiB: free memory held by other "

@@ -226,7 +226,11 @@ class Model:
         tokens, width = x.shape
         top = self.config.experts_per_token
         direct = tokens <= self.tuning.limit("experts_up_direct")
-        names = ("experts_up_direct", "experts_down_direct") if direct else ("experts_up", "experts_down")
+        names = (
+            ("experts_up_direct", "experts_down_direct")
+            if direct
+            else ("experts_up", "experts_down")
+        )
         launches = [self.tuning.launch(name, tokens) for name in names]
         half = self.dtype == torch.bfloat16 and not launches[0].scaled
         kind = torch.float16 if half else self.dtype
@@ -259,8 +263,12 @@ class Model:
         up, down = launches
         if direct:
             sums = self._sums
-            experts_direct(states, layer.up, chosen, gates, hidden, sums["up"], swiglu=limit, launch=up)
-            experts_direct(hidden, layer.down, chosen, gates, rows, sums["down"], swiglu=None, launch=down)
+            experts_direct(
+                states, layer.up, chosen, gates, hidden, sums["up"], swiglu=limit, launch=up
+            )
+            experts_direct(
+                hidden, layer.down, chosen, gates, rows, sums["down"], swiglu=None, launch=down
+            )
         else:
             plan = self._plans[up.pairs]
             make_plan(chosen, plan, self._rank, launch=self.tuning.launch("plan", tokens))

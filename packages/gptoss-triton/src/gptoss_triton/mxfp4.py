@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """MXFP4 the way the kernels want it: packed at load into panels, decoded in registers.
 
 A panel is 64 input columns of all rows, 32 bytes a row. Byte c of a row holds column c in its low

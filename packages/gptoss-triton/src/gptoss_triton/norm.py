@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """The residual stream's two small kernels: embedding, and add-then-RMSNorm in one pass.
 
     x = x + sum(parts);   out = x / rms(x) * gain

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Programmatic dependent launch: a kernel starts while the one before it drains.
 
 Every kernel of a chain calls `wait_previous` before it touches what another kernel wrote (or

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Sort (token, choice) pairs by expert and cut them into tiles, on the device, in one program.
 
 Dimensions: Q pairs, E experts.
@@ -115,7 +115,9 @@ def _plan(
         pair = first + lane
         expert_of = tl.load(chosen + pair, mask=pair < pairs, other=-1)
         live = expert_of >= 0
-        place = tl.load(counts + expert_of, mask=live, other=0) + tl.load(rank + pair, mask=live, other=0)
+        place = tl.load(counts + expert_of, mask=live, other=0) + tl.load(
+            rank + pair, mask=live, other=0
+        )
         tl.store(order + place, pair, mask=live)
     tl.debug_barrier()
     tl.store(counts + expert, tl.zeros((EXPERTS_PADDED,), tl.int32), mask=known)

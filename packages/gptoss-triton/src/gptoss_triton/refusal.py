@@ -10,7 +10,9 @@ def refusal_of(prompt: Prompt, sampling: Sampling, spec: EngineSpec) -> EngineEr
     """Why a request cannot be served, or None."""
     length, context, vocabulary = len(prompt.tokens), spec.context_length, spec.vocabulary_size
     if sampling.extra:
-        return Unsupported(f"engine triton has no option {sorted(sampling.extra)[0]!r}; it has none")
+        return Unsupported(
+            f"engine triton has no option {sorted(sampling.extra)[0]!r}; it has none"
+        )
     if sampling.prompt_logprobs is not None:
         return Unsupported(
             "engine triton does not score prompts (prompt_logprobs); use `--engine torch`"

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Rotate a chunk's queries in place, and its keys on their way into the paged cache.
 
 A page holds 64 positions of all kv heads: (pages, G, 64, D). A sequence's page table maps position

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """The router: norm, a small product, the top k logits, softmax over those alone.
 
     logits = Wg rmsnorm(x + y) + bg;   experts, gates = top-k then softmax

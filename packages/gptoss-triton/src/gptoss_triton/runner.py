@@ -184,9 +184,7 @@ class Runner:
             values, ids = chosen.topk(min(MOST_ALTERNATIVES, chosen.shape[1]))
             values = values - chosen.logsumexp(-1, keepdim=True)
         settings = self.slots.draw
-        tensors = [
-            self._here(tensor) for tensor in (settings.token, settings.logprob, ids, values)
-        ]
+        tensors = [self._here(tensor) for tensor in (settings.token, settings.logprob, ids, values)]
         event = None
         if self.slots.device.type == "cuda":
             event = torch.cuda.Event()

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Choosing the next token on the device: mask, thresholds of top-k, top-p and min-p, and the draw.
 
 A draw is one pass: the largest of `logit / temperature + Gumbel noise` is a sample of the softmax
@@ -199,9 +199,7 @@ def _allow(adjusted, words, lines, vocabulary, words_per_line, SIZE: tl.constexp
     line = tl.load(lines + tl.program_id(0)).to(tl.int64)
     token = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     inside = token < vocabulary
-    word = tl.load(
-        words + tl.program_id(0) * words_per_line + token // 32, mask=inside, other=0
-    )
+    word = tl.load(words + tl.program_id(0) * words_per_line + token // 32, mask=inside, other=0)
     forbidden = ((word >> (token % 32)) & 1) == 0
     place = adjusted + line * vocabulary + token
     tl.store(place, tl.full((SIZE,), float("-inf"), tl.float32), mask=inside & forbidden)

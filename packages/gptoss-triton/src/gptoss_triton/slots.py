@@ -27,9 +27,7 @@ class Slots:
         device: where.
     """
 
-    def __init__(
-        self, count: int, *, context: int, vocabulary: int, device: torch.device
-    ) -> None:
+    def __init__(self, count: int, *, context: int, vocabulary: int, device: torch.device) -> None:
         self.count, self.device = count, device
         self.draw = Draw.empty(rows=count + 1, vocabulary=vocabulary, device=device)
         shape = (count + 1, pages_for(context))
@@ -66,9 +64,7 @@ class Slots:
         if not settings:
             return
         slots = self.send(list(settings)).long()
-        floats = [
-            (s.temperature, s.top_p, s.min_p, float("-inf")) for s, _ in settings.values()
-        ]
+        floats = [(s.temperature, s.top_p, s.min_p, float("-inf")) for s, _ in settings.values()]
         columns = self.there(torch.tensor(floats, dtype=torch.float32).t().contiguous())
         draw = self.draw
         targets = (draw.temperature, draw.top_p, draw.min_p, draw.threshold)

@@ -72,9 +72,7 @@ class Tuning:
         nearest = max((name for name in known if name <= capability), default=known[0])
         pdl = capability >= PDL_SINCE
         rows = {
-            operation: [
-                Row(int(line["tokens"]), _launch(line, pdl=pdl)) for line in lines
-            ]
+            operation: [Row(int(line["tokens"]), _launch(line, pdl=pdl)) for line in lines]
             for operation, lines in tables[str(nearest)].items()
         }
         return cls(capability=capability, rows=rows, measured=nearest == capability)

@@ -1,0 +1,1 @@
+"""Benchmarks of the Triton engine: each rate beside the limit that the same run measured."""
