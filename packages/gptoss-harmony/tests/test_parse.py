@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -286,6 +287,15 @@ def test_a_text_without_header_streams_before_it_ends() -> None:
     assert fields(parser.messages[0]) == ("final", None, None, "word " * (HEADER_LIMIT + 50))
 
 
+@pytest.mark.parametrize("role", [None, "assistant"])
+@pytest.mark.parametrize("words", range(HEADER_LIMIT - 6, HEADER_LIMIT + 2))
+def test_a_long_text_without_a_header_keeps_every_character(words: int, role: str | None) -> None:
+    text = " word" * words + "🦩𓀀 and more"  # characters of two and of four tokens
+    parser = StreamParser(ENCODING, role)
+    run(parser, tokens_of(text))
+    assert fields(parser.messages[0])[3] == text
+
+
 # Strict mode.
 
 
@@ -334,8 +344,10 @@ HOSTILE = st.one_of(
 
 
 def characters(tokens: Sequence[int]) -> Counter[str]:
-    ordinary = [token for token in tokens if token < special.FIRST_SPECIAL]
-    return Counter(c for c in ENCODING.decode(ordinary) if c not in "\ufffd" and not c.isspace())
+    """What the ordinary tokens spell; bytes with a marker between them are no character."""
+    runs = itertools.groupby(tokens, key=lambda token: token < special.FIRST_SPECIAL)
+    text = "".join(ENCODING.decode(list(run)) for ordinary, run in runs if ordinary)
+    return Counter(c for c in text if c not in "\ufffd" and not c.isspace())
 
 
 def accounted(parser: StreamParser, events: list[Event]) -> Counter[str]:

@@ -189,7 +189,7 @@ class StreamParser:
         else:
             self._header_tokens.append(token)
             if len(self._header_tokens) > HEADER_LIMIT and not self._strict:
-                self._open_without_message("no <|message|> in sight")
+                self._open_without_message("no <|message|> in sight", more=True)
 
     def _in_text(self, token: int) -> None:
         if token in special.MESSAGE_ENDS:
@@ -270,9 +270,13 @@ class StreamParser:
             self._open_without_message("the message ended without <|message|>")
             self._close(token)
 
-    def _open_without_message(self, reason: str) -> None:
-        """Open a message with what is header in the collected tokens, the rest being its text."""
-        text = self._decode(self._header_tokens)
+    def _open_without_message(self, reason: str, *, more: bool = False) -> None:
+        """Open a message with what is header in the collected tokens, the rest being its text.
+
+        With `more`, the bytes of a last unfinished character wait for the next token.
+        """
+        collected = b"".join([self._table[token] for token in self._header_tokens])
+        text = self._decoder.decode(collected, final=not more)
         length = header_length(text)
         if length:
             self._repair("missing_message", reason)
