@@ -1,5 +1,4 @@
 import json
-from importlib.util import find_spec
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +12,6 @@ from gptoss_harmony.config_files import (
 )
 from gptoss_harmony.errors import CheckpointError
 from gptoss_harmony.random_checkpoint import tiny_config
-from gptoss_harmony.testing import require
 
 # As published for gpt-oss-20b: whole numbers where floats are meant.
 ORIGINAL_20B = json.loads(
@@ -130,17 +128,3 @@ def test_any_value_anywhere_is_read_or_refused(data, config):
         assert parse_config(config).max_context_length >= 0
     except CheckpointError as error:
         assert str(error).startswith("config.json: ")  # noqa: PT017 - both ways out are right
-
-
-@pytest.mark.transformers
-def test_transformers_reads_our_config_as_we_do(tmp_path):
-    require(find_spec("transformers") is not None, "transformers is not installed")
-    import transformers
-
-    ours = hugging_face_config_json(gpt_oss_20b(), packed=False)
-    (tmp_path / "config.json").write_text(json.dumps(ours))
-    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
-    assert type(theirs).__name__ == "GptOssConfig"
-    theirs.save_pretrained(tmp_path / "again")
-    written = json.loads((tmp_path / "again" / "config.json").read_text())
-    assert parse_config(written) == gpt_oss_20b()

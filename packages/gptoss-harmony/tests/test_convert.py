@@ -1,5 +1,4 @@
 import json
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from gptoss_harmony.commands.convert import target_layout
 from gptoss_harmony.convert import convert_checkpoint
 from gptoss_harmony.errors import CheckpointError, UsageError
 from gptoss_harmony.random_checkpoint import random_checkpoint, tiny_config
-from gptoss_harmony.testing import require
 
 CONFIG = tiny_config(vocab_size=320)
 
@@ -156,38 +154,3 @@ def test_the_command_converts_and_reports(original, tmp_path, capsys):
     assert main(["convert", str(target), str(tmp_path / "back"), "--to", "original"]) == 0
     assert "original, 0.00 GB" in capsys.readouterr().out
     assert file_bytes(Checkpoint.open(tmp_path / "back")) == file_bytes(original)
-
-
-@pytest.mark.transformers
-def test_transformers_loads_the_converted_folder(original, tmp_path):
-    require(find_spec("transformers") is not None, "transformers is not installed")
-    import torch
-    import transformers
-
-    packed = convert(original, tmp_path / "hf", "hf-mxfp4", max_shard_bytes=200_000)
-    dense = convert(original, tmp_path / "dense", "hf-bf16")
-    models = [
-        transformers.AutoModelForCausalLM.from_pretrained(
-            packed.path,
-            dtype=torch.bfloat16,
-            quantization_config=transformers.Mxfp4Config(dequantize=True),
-        ),
-        transformers.AutoModelForCausalLM.from_pretrained(dense.path, dtype=torch.bfloat16),
-    ]
-    for model, name in zip(models, ("saved-packed", "saved-dense"), strict=True):
-        model.save_pretrained(tmp_path / name)
-        saved = Checkpoint.open(tmp_path / name)
-        assert saved.layout == "hf-bf16"
-        for tensor in dense.tensors:
-            assert np.array_equal(saved.read(tensor), dense.read(tensor)), tensor
-    states = [model.state_dict() for model in models]
-    assert states[0].keys() == states[1].keys()
-    for name in states[0]:
-        assert torch.equal(states[0][name], states[1][name]), name
-    experts = states[0]["model.layers.1.mlp.experts.gate_up_proj"]  # (E, in, out)
-    values = bfloat16.to_float32(dense.read("block.1.mlp.mlp1_weight"))  # (E, out, in)
-    assert np.array_equal(experts.float().numpy().swapaxes(1, 2), values)
-    with torch.no_grad():
-        logits = models[0](torch.arange(140)[None] % 320).logits
-    assert torch.isfinite(logits).all()
-    assert logits.std() > 0.1
