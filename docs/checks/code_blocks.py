@@ -7,6 +7,7 @@ reason from `REASONS`; it is listed as not run. Arguments are parts of paths: on
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -62,11 +63,14 @@ def run_page(page: Path) -> list[Result]:
 
 def run_block(where: str, language: str, code: str, folder: str) -> Result:
     """Run one block."""
+    # `gptoss` and `python` are those beside the interpreter that runs this check.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     program = [sys.executable, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
     try:
         done = subprocess.run(
             [*program, code],
             cwd=folder,
+            env={**os.environ, "PATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -46,7 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--checkpoint", default="nano", metavar="CHECKPOINT", help="default nano")
     parser.add_argument("--device", default=None, help="default cuda where there is one, else cpu")
-    parser.add_argument("--experts", default="packed", choices=["packed", "dense"])
+    parser.add_argument(
+        "--experts",
+        default="packed",
+        choices=["packed", "dense"],
+        help="how to hold the experts: MXFP4 as on disk, or expanded to bf16 (default packed)",
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 

@@ -42,7 +42,7 @@ def load_conversations(paths: Sequence[Path], *, channels: Sequence[str]) -> Doc
 
     Raises:
         UsageError: a file cannot be read, holds a line that is no conversation, or nothing to
-        learn.
+            learn.
     """
     from gptoss_harmony.encoding import load_encoding
     from gptoss_harmony.render import Renderer, RenderStyle

@@ -153,7 +153,7 @@ def apply_all_experts(x: Tensor, dense: Tensor, w: Weights, *, limit: float) -> 
 
     Returns:
         (T, N), what `apply_experts` gives up to rounding: sum over e of
-        w_e (W2_e h_e + b2_e) = [w_1 h_1, ..., w_E h_E] [W2_1, ..., W2_E]^T + w b2.
+        `w_e (W2_e h_e + b2_e) = [w_1 h_1, ..., w_E h_E] [W2_1, ..., W2_E]^T + w b2`.
     """
     count, width, inner = w["mlp.mlp2_weight"].shape
     up = functional.linear(
