@@ -13,7 +13,7 @@ from gptoss_harmony.errors import UsageError
 from gptoss_harmony.layout import Layout
 from gptoss_harmony.progress import ProgressBar
 
-HELP = "Write a checkpoint in another layout."
+HELP = "write a checkpoint in another layout"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from gptoss_harmony.checkpoint import Checkpoint
 from gptoss_harmony.checkpoint_path import HUB_MODELS
 from gptoss_harmony.hub_download import download_model
 
-HELP = "Download the published weights from the Hugging Face Hub."
+HELP = "download the published weights from the Hugging Face Hub"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from gptoss_harmony import mxfp4, sizes
 from gptoss_harmony.checkpoint import Checkpoint
 from gptoss_harmony.errors import CheckpointError
 
-HELP = "Show what a checkpoint holds and how much memory it needs."
+HELP = "show what a checkpoint holds and how much memory it needs"
 _CONTEXTS = (4_096, 32_768, 131_072)
 _ROWS = 4096  # of a tensor, scanned at once
 _BF16_EXPONENT = 0x7F80  # all ones: infinite or NaN
