@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -15,6 +15,7 @@ from gptoss_harmony.nano_rows import expand_rows, quantise_rows
 NUMBERS = st.floats(-1e4, 1e4, width=32).map(lambda x: x if abs(x) > 1e-20 else 0.0)
 
 
+@settings(max_examples=30, deadline=None)
 @given(arrays(np.float32, (3, 64), elements=NUMBERS))
 def test_mxfp4_rounds_as_pack_does(values: np.ndarray) -> None:
     expected = mxfp4.unpack(*mxfp4.pack(values))
@@ -29,6 +30,7 @@ def test_mxfp4_rounds_normal_weights_as_pack_does(scale: float) -> None:
     assert np.array_equal(quantize.mxfp4(weight).numpy(), expected)
 
 
+@settings(max_examples=30, deadline=None)
 @given(arrays(np.float32, (4, 8), elements=NUMBERS))
 def test_int8_rows_round_as_the_packer_does(values: np.ndarray) -> None:
     expected = expand_rows(*quantise_rows(values))
