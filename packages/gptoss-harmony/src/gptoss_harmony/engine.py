@@ -15,6 +15,7 @@ engine.close()
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -112,7 +113,13 @@ class Sampling:
             "top_p": (0.0 < self.top_p <= 1.0, "in (0, 1]"),
             "top_k": (self.top_k >= 0, ">= 0 (0 keeps all)"),
             "min_p": (0.0 <= self.min_p <= 1.0, "in [0, 1]"),
+            "presence_penalty": (math.isfinite(self.presence_penalty), "finite"),
+            "frequency_penalty": (math.isfinite(self.frequency_penalty), "finite"),
             "repetition_penalty": (0.0 < self.repetition_penalty < float("inf"), "> 0"),
+            "seed": (
+                self.seed is None or -(2**63) <= self.seed < 2**64,
+                "a whole number of 64 bits",
+            ),
             "logprobs": (self.logprobs is None or 0 <= self.logprobs <= 20, "in 0..20"),
             "prompt_logprobs": (
                 self.prompt_logprobs is None or 0 <= self.prompt_logprobs <= 20,

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gptoss_harmony.errors import CheckpointError
-from gptoss_harmony.strict_json import MAX_JSON_BYTES, parse_json_object
+from gptoss_harmony.strict_json import MAX_JSON_BYTES, open_regular, parse_json_object
 
 LENGTH_BYTES = 8
 ITEM_BYTES: Mapping[str, int] = {
@@ -67,7 +67,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         CheckpointError: the file is missing, cut short, or its header does not hold together.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(LENGTH_BYTES)
             _check_prefix(path, prefix, size)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gptoss_harmony.errors import CheckpointError
 
@@ -19,13 +20,26 @@ def read_json_object(path: Path) -> dict[str, Any]:
         CheckpointError: the file cannot be read, is huge, or is not one JSON object.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_JSON_BYTES:
         raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB: not read")
     return parse_json_object(data, str(path))
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; a pipe or device, which may block or never end, is refused.
+
+    Raises:
+        CheckpointError: it is neither a file nor a folder.
+        OSError: it cannot be opened.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise CheckpointError(f"{path} is a pipe, socket or device, not a file: not read")
+    return path.open("rb")
 
 
 def parse_json_object(data: bytes, what: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Headers and indexes that lie: each is refused with one sentence, quickly, in little memory."""
 
 import json
+import os
 import struct
 
 import pytest
@@ -114,6 +115,16 @@ def test_a_missing_file_and_a_folder(tmp_path):
 def scratch(tmp_path_factory):
     """One folder for all examples of a property; each overwrites the file of the last."""
     return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_pipe_does_not_block(tmp_path, name):
+    folder = random_checkpoint(tmp_path / "checkpoint", tiny_config(vocab_size=320))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match="is a pipe"):
+        Checkpoint.open(folder)
 
 
 names = st.text(st.characters(codec="utf-8"), max_size=8)
