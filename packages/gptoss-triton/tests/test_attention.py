@@ -19,7 +19,7 @@ class History:
     def __init__(self, place, lengths):
         self.place, self.lengths = place, lengths
         pages = [-(-length // SIZE) for length in lengths]
-        order = torch.randperm(sum(pages) + 1).tolist()
+        order = (torch.randperm(sum(pages)) + 1).tolist()  # page 0 stays poisoned
         self.table = torch.zeros(len(lengths), max(pages), dtype=torch.int32)
         for row, count in enumerate(pages):
             for page in range(count):
@@ -61,9 +61,9 @@ class History:
 
 
 @pytest.mark.parametrize("window", [None, 100])
-@pytest.mark.parametrize("tokens", [8, 16])
+@pytest.mark.parametrize("tokens", [16, 32])
 def test_chunks_at_any_offset_equal_whole(place, window, tokens):
-    lengths, cuts = (150, 70, 3), (90, 0, 2)
+    lengths, cuts = (130, 40, 3), (90, 0, 2)
     history = History(place, lengths)
     sinks = place.random(HEADS)
     for starts, stops in (((0, 0, 0), cuts), (cuts, lengths)):
@@ -85,10 +85,10 @@ def test_chunks_at_any_offset_equal_whole(place, window, tokens):
                 place.close(part, expected)
 
 
-@pytest.mark.parametrize("window", [None, 100, 128])
-@pytest.mark.parametrize("splits", [1, 2, 8])
-def test_decode_equals_the_reference_for_any_split(place, window, splits):
-    lengths = (1, 64, 65, 128, 130, 300)
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize(("splits", "keys"), [(1, 64), (2, 128), (8, 64)])
+def test_decode_equals_the_reference_for_any_split(place, window, splits, keys):
+    lengths = (1, 65, 330)  # 330: six pages, three a share
     history = History(place, lengths)
     sinks = place.random(HEADS)
     history.write([0] * len(lengths), [length - 1 for length in lengths])
@@ -102,7 +102,7 @@ def test_decode_equals_the_reference_for_any_split(place, window, splits):
     sequences = place.ints(range(len(qkv)))
     attention_decode(
         qkv, history.cache, table, sequences, positions, history.tables, sinks, out, scratch,
-        window=window, launch=Launch(rows=64, columns=4, stages=2),
+        window=window, launch=Launch(rows=keys, columns=4, stages=2),
     )  # fmt: skip
     for row, length in enumerate(lengths):
         place.close(out[row : row + 1], history.expected(row, length - 1, sinks, window))

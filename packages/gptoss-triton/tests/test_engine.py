@@ -11,6 +11,8 @@ from gptoss_harmony.random_checkpoint import random_checkpoint, tiny_config
 from gptoss_harmony.testing import EngineContract, tokens_of
 
 CUDA = torch.cuda.is_available()
+# A minute in the interpreter; what it runs is tested piece by piece in the unmarked tests.
+pytestmark = pytest.mark.slow
 VOCABULARY = 192
 
 

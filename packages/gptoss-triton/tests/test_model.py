@@ -77,6 +77,7 @@ class Runner:
         )
 
 
+@pytest.mark.slow
 def test_prefill_chunks_and_decode_equal_the_reference(place, checkpoint):
     runner = Runner(place, checkpoint, sequences=2)
     reference = Transformer.from_checkpoint(checkpoint.path, dtype=torch.float32)

@@ -28,13 +28,13 @@ def test_zero_temperature_takes_the_largest_and_reports_its_probability(place):
 
 
 def test_draws_follow_the_softmax_and_repeat_with_the_seed(place):
-    rows = 400 if place.device.type == "cpu" else 20_000
-    logits = torch.tensor([2.0, 1.0, 0.0, -1.0] + [-30.0] * 60).repeat(rows, 1).to(place.device)
+    rows = 60 if place.device.type == "cpu" else 20_000
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0] + [-30.0] * 4).repeat(rows, 1).to(place.device)
     seeds = torch.arange(rows) * 7919
     first = settle(place, logits, temperature=0.5, seed=seeds)
     again = settle(place, logits, temperature=0.5, seed=seeds)
     assert torch.equal(first.token, again.token)
-    share = torch.bincount(first.token.cpu(), minlength=64).double() / rows
+    share = torch.bincount(first.token.cpu(), minlength=8).double() / rows
     expected = (logits[0].double().cpu() / 0.5).softmax(-1)
     deviation = (expected * (1 - expected) / rows).sqrt()
     assert ((share - expected).abs() <= 5 * deviation + 1e-9).all()

@@ -88,12 +88,10 @@ class Harness:
         self.steps = 0
 
     def launch(self):
-        before = len(self.scheduler.waiting)
         step = self.scheduler.plan(may_preempt=not self.flying)
         if step is None:
             return False
         self.preempted += step.crowded
-        del before
         work = len(step.decode) + sum(count for _, count in step.chunks)
         assert 0 < work <= self.scheduler.budget
         assert not {s.number for s in step.decode} & {s.number for s, _ in step.chunks}
@@ -158,14 +156,15 @@ def test_answers_do_not_depend_on_batching_or_preemption(ahead):
     harness.assert_empty()
 
 
-def test_a_second_turn_reuses_the_first(salt="user"):
+def test_a_second_turn_reuses_the_first():
+    salt = "user"
     harness = Harness(full=64, windowed=64)
     prompt = list(range(30))
     first = make(0, prompt, 9, salt)
     harness.scheduler.add(first)
     harness.finish()
-    again = make(1, first.tokens + [1, 2, 3], 5, salt)
-    stranger = make(2, first.tokens + [1, 2, 3], 5, "other")
+    again = make(1, [*first.tokens, 1, 2, 3], 5, salt)
+    stranger = make(2, [*first.tokens, 1, 2, 3], 5, "other")
     short = make(3, prompt[:17], 5, salt)
     for sequence in (again, stranger, short):
         harness.scheduler.add(sequence)

@@ -189,8 +189,8 @@ def _attention_decode(
         v = tl.load(values + base[:, None] + column[None, :])  # (KEYS, D)
         k = tl.where((key_position == position)[None, :], new_key[:, None], k)
         v = tl.where((key_position == position)[:, None], new_value[None, :], v)
-        # Slots past the newest hold whatever a page's earlier owner left: not even times zero.
-        v = tl.where((key_position <= position)[:, None], v, 0.0)
+        # Slots past the newest, and places past this share, hold anything: not even times zero.
+        v = tl.where((inside & (key_position <= position))[:, None], v, 0.0)
         score = tl.dot(q, k)  # (HEADS, KEYS)
         seen = (key_position >= first_key) & (key_position <= position) & inside
         score = tl.where(seen[None, :], score, float("-inf"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class DecodeGraphs:
         self.enabled = enabled and slots.device.type == "cuda"
         self.buckets = buckets_up_to(slots.count)
         self._captured: dict[int, Captured] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # torch's handle of a memory pool
         largest, device = self.buckets[-1], slots.device
         cuda = device.type == "cuda"
         self._inputs = torch.zeros((2, largest), dtype=torch.int32, device=device)
@@ -119,7 +120,7 @@ class DecodeGraphs:
         kept = self._inputs.clone()
         self._inputs[0] = self.slots.spare
         self._inputs[1] = -1
-        stream = torch.cuda.Stream(self.slots.device)
+        stream = torch.cuda.Stream(self.slots.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._run(size)

@@ -21,7 +21,7 @@ class Launch:
         scaled: apply MXFP4 scales to the weights rather than to partial sums.
         warps: warps a program.
         stages: loads in flight a program.
-        prefetch: cache lines of each weight row to ask for before the inputs are there; needs `pdl`.
+        prefetch: cache lines of each weight row to ask for before the inputs are there (`pdl`).
         pdl: start this kernel while the one before it drains (sm_90 and later).
     """
 

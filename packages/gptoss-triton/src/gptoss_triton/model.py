@@ -17,13 +17,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
 from torch import Tensor
 
 from gptoss_core.rope import rope_tables
 from gptoss_triton.attention_decode import SplitScratch, attention_decode
 from gptoss_triton.attention_prefill import attention_prefill
-from gptoss_triton.cache import PagedCache
+from gptoss_triton.cache import PAGE_SIZE, PagedCache
 from gptoss_triton.experts import SplitSums, experts_direct, experts_grouped
 from gptoss_triton.linear import linear, linear_many
 from gptoss_triton.norm import embed, residual_norm
@@ -86,6 +85,7 @@ class Model:
         self.weights, self.cache, self.tuning = weights, cache, tuning
         self.config, self.device, self.dtype = weights.config, weights.device, weights.dtype
         self.max_tokens = max_tokens
+        self.trace: list[Tensor] | None = None  # a list collects each layer's chosen experts
         positions = torch.arange(self.config.max_context_length, device=self.device)
         self.rope = rope_tables(self.config, positions)
         self._split = self._split_scratch(max_decode)
@@ -255,6 +255,8 @@ class Model:
             )  # fmt: skip
             states = normed.to(kind)
         chosen, gates = chosen[: tokens * top], gates[: tokens * top]
+        if self.trace is not None:
+            self.trace.append(chosen)
         hidden = states.new_empty((tokens * top, self.config.intermediate_size))
         rows = torch.empty(
             (tokens * top, width), device=self.device, dtype=torch.float32 if direct else self.dtype
@@ -305,4 +307,4 @@ def prefill_tiles(
 
 def pages_for(tokens: int) -> int:
     """Pages that so many positions take."""
-    return triton.cdiv(tokens, 64)
+    return -(-tokens // PAGE_SIZE)

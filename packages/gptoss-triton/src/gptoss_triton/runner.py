@@ -187,7 +187,7 @@ class Runner:
         tensors = [self._here(tensor) for tensor in (settings.token, settings.logprob, ids, values)]
         event = None
         if self.slots.device.type == "cuda":
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         return Flight(
             rows=rows,

@@ -189,16 +189,20 @@ class Scheduler:
             first = max(0, count * self.page - self.window + 1) // self.page
             window = [self.windowed.find(name) for name in sequence.names[first:count]]
             if None not in window:
-                sequence.full_pages = [self.full.share(page) for page in full[:count]]
-                sequence.window_pages = [None] * first
-                sequence.window_pages += [self.windowed.share(p) for p in window if p is not None]
-                sequence.launched = count * self.page
-                for block in range(count):
-                    step.pages.append((False, sequence.slot, block, full[block]))
-                for block, shared in enumerate(sequence.window_pages):
-                    if shared is not None:
-                        step.pages.append((True, sequence.slot, block, shared))
+                tail = [page for page in window if page is not None]
+                self._share(sequence, full[:count], tail, step)
                 return
+
+    def _share(self, sequence: Sequence, full: list[int], window: list[int], step: Step) -> None:
+        """Make a sequence an owner of its prefix's pages, and skip what they hold."""
+        first = len(full) - len(window)
+        sequence.full_pages = [self.full.share(page) for page in full]
+        sequence.window_pages = [None] * first
+        sequence.window_pages += [self.windowed.share(page) for page in window]
+        sequence.launched = len(full) * self.page
+        slot = sequence.slot
+        step.pages += [(False, slot, block, page) for block, page in enumerate(full)]
+        step.pages += [(True, slot, first + block, page) for block, page in enumerate(window)]
 
     # Pages.
 

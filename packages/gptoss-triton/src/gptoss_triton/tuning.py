@@ -72,7 +72,7 @@ class Tuning:
         nearest = max((name for name in known if name <= capability), default=known[0])
         pdl = capability >= PDL_SINCE
         rows = {
-            operation: [Row(int(line["tokens"]), _launch(line, pdl=pdl)) for line in lines]
+            operation: [Row(int(line["tokens"]), read_launch(line, pdl=pdl)) for line in lines]
             for operation, lines in tables[str(nearest)].items()
         }
         return cls(capability=capability, rows=rows, measured=nearest == capability)
@@ -91,7 +91,7 @@ class Tuning:
         return replace(self, rows={**self.rows, operation: [Row(0, launch)]})
 
 
-def _launch(line: Mapping[str, Any], *, pdl: bool) -> Launch:
+def read_launch(line: Mapping[str, Any], *, pdl: bool) -> Launch:
     """Read one line; PDL is a property of the card, not of the line."""
     sizes = {name: value for name, value in line.items() if name != "tokens"}
     scaled = bool(sizes.pop("scaled", 0))

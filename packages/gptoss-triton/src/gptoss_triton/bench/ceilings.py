@@ -1,14 +1,16 @@
 """How fast the card could be: bytes and operations of a step over the rates it shows in this run.
 
-A decode step must read every weight it uses once, and the keys and values of its sequences. With
-uniform routing, B tokens use E (1 - (1 - K/E)^B) of the E experts of a layer. Prompt chunks are
-bound by multiplications instead.
+A decode step must read every weight it uses once, and the keys and values of its sequences. How
+many experts that is depends on the routing, so the benchmark counts them: a random model's tokens
+agree on far fewer than the E (1 - (1 - K/E)^B) of uniform routing, which would flatter the share.
+Prompt chunks are bound by multiplications instead.
 
 Dimensions: B sequences, T tokens, N model width, I expert width, E experts, K chosen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,34 +34,37 @@ class Rates:
     gemm: float
 
 
-def elapsed(function: object, repeats: int) -> float:
+def elapsed(function: Callable[[], object], repeats: int) -> float:
     """Seconds of one call, the median of five timed runs after a warm-up."""
-    assert callable(function)
     function()
     times = []
     for _ in range(5):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         start.record()
         for _ in range(repeats):
             function()
         stop.record()
         torch.cuda.synchronize()
-        times.append(start.elapsed_time(stop) / repeats / 1000)
+        times.append(float(start.elapsed_time(stop)) / repeats / 1000)
     return sorted(times)[2]
 
 
 def measure_rates(device: torch.device) -> Rates:
     """Copy 2 GiB and multiply two large matrices."""
-    source = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device).random_(0, 255)
-    target = torch.empty_like(source).view(torch.int64)
-    wide = source.view(torch.int64)
-    copy = elapsed(lambda: target.copy_(wide), 4)
-    del source, target, wide
+    copy = _copy_seconds(device)
     shape = (GEMM_SIZE, GEMM_SIZE)
     left, right = (torch.randn(shape, dtype=torch.bfloat16, device=device) for _ in range(2))
     out = torch.empty_like(left)
     product = elapsed(lambda: torch.mm(left, right, out=out), 10)
     return Rates(bandwidth=2 * COPY_BYTES / copy, gemm=2 * GEMM_SIZE**3 / product)
+
+
+def _copy_seconds(device: torch.device) -> float:
+    """Of COPY_BYTES, as 8-byte elements: a copy of single bytes is slower than the memory."""
+    source = torch.randint(0, 2**62, (COPY_BYTES // 8,), dtype=torch.int64, device=device)
+    target = torch.empty_like(source)
+    return elapsed(lambda: target.copy_(source), 4)
 
 
 def expert_bytes(config: ModelConfig) -> float:
@@ -80,9 +85,16 @@ def _dense_weights(config: ModelConfig) -> int:
     return (config.qkv_size + attention + config.num_experts) * config.hidden_size
 
 
-def decode_bytes(config: ModelConfig, batch: int, context: int) -> float:
-    """Bytes that one step over `batch` sequences of `context` tokens must read."""
-    experts = distinct_experts(config, batch) * expert_bytes(config)
+def decode_bytes(config: ModelConfig, batch: int, context: int, distinct: float) -> float:
+    """Bytes that one step must read.
+
+    Args:
+        config: sizes.
+        batch: sequences.
+        context: tokens of each.
+        distinct: experts of a layer that the step uses, on average over the layers.
+    """
+    experts = distinct * expert_bytes(config)
     weights = config.num_hidden_layers * (2 * _dense_weights(config) + experts)
     weights += 2 * config.vocab_size * config.hidden_size
     kept = 0
@@ -105,9 +117,11 @@ def prefill_operations(config: ModelConfig, tokens: int) -> float:
     return 2.0 * layer * config.num_hidden_layers * tokens + 4.0 * heads * pairs
 
 
-def decode_ceiling(config: ModelConfig, rates: Rates, batch: int, context: int) -> float:
-    """Tokens per second if every byte came at the measured bandwidth."""
-    return batch * rates.bandwidth / decode_bytes(config, batch, context)
+def decode_ceiling(
+    config: ModelConfig, rates: Rates, batch: int, context: int, *, distinct: float
+) -> float:
+    """Tokens per second if every byte came at the measured bandwidth; see `decode_bytes`."""
+    return batch * rates.bandwidth / decode_bytes(config, batch, context, distinct)
 
 
 def prefill_ceiling(config: ModelConfig, rates: Rates, tokens: int) -> float:

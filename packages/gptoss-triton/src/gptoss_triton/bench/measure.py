@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import torch
 
 from gptoss_harmony.engine import Sampling
-from gptoss_triton.bench.ceilings import Rates, decode_ceiling, elapsed, prefill_ceiling
+from gptoss_triton.bench.ceilings import (
+    Rates,
+    decode_ceiling,
+    distinct_experts,
+    elapsed,
+    prefill_ceiling,
+)
 from gptoss_triton.build import Machine
 from gptoss_triton.cache import PAGE_SIZE
 from gptoss_triton.engine import TritonEngine
@@ -74,15 +80,27 @@ class Bench:
         self.slots.draw.token.random_(0, self.config.vocab_size)
         self.slots.draw.temperature.fill_(1.0)
         rows = [(slot, context) for slot in range(batch)]
+        distinct = self._distinct(rows)
         seconds = elapsed(lambda: self.graphs.step(rows), 20)
         return Row(
             what="decode",
             batch=batch,
             context=context,
             rate=batch / seconds,
-            ceiling=decode_ceiling(self.config, self.rates, batch, context),
-            note=f"{seconds * 1e6:.0f} us a step",
+            ceiling=decode_ceiling(self.config, self.rates, batch, context, distinct=distinct),
+            note=f"{seconds * 1e6:.0f} us a step, {distinct:.1f} experts a layer used "
+            f"({distinct_experts(self.config, batch):.1f} if uniform)",
         )
+
+    def _distinct(self, rows: list[tuple[int, int]]) -> float:
+        """Experts of a layer that a step uses, averaged over the layers."""
+        self.model.trace = []
+        try:
+            DecodeGraphs(self.model, self.slots, enabled=False).step(rows)
+            used = [len(set(chosen.tolist())) for chosen in self.model.trace]
+        finally:
+            self.model.trace = None
+        return sum(used) / len(used)
 
     def prefill(self, tokens: int) -> Row | None:
         """Read one prompt in steps of the planned size; None if it does not fit."""

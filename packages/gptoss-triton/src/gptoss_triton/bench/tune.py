@@ -22,7 +22,7 @@ from gptoss_triton.experts import PackedMatrix, SplitSums, experts_direct, exper
 from gptoss_triton.launch import Launch
 from gptoss_triton.linear import linear
 from gptoss_triton.plan import Plan, make_plan
-from gptoss_triton.tuning import PDL_SINCE
+from gptoss_triton.tuning import PDL_SINCE, read_launch
 
 HELP = "try tile sizes of the kernels on this card; prints rows for the tuning table"
 SETS = 3  # of weights, each larger than the cache
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             for name, candidates, case in shapes.cases(tokens):
                 timed = []
                 for sizes in candidates:
-                    launch = Launch(pdl=pdl, **sizes)
+                    launch = read_launch(sizes, pdl=pdl)
                     seconds = _time(case(launch), name, launch)
                     if seconds is not None:
                         timed.append((seconds, launch))

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from gptoss_harmony.checkpoint import Checkpoint
+from gptoss_harmony.errors import CheckpointError
+from gptoss_harmony.random_checkpoint import random_checkpoint, tiny_config
+from gptoss_triton.build import check_device
+from gptoss_triton.errors import UnsupportedGpu
+from gptoss_triton.weights import RandomSource, build_weights, load_weights
+
+
+def test_other_devices_are_refused_with_the_way_out():
+    with pytest.raises(UnsupportedGpu, match="--engine torch"):
+        check_device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_reason_is_given():
+    with pytest.raises(UnsupportedGpu, match="nvidia-smi"):
+        check_device("cuda")
+
+
+def test_expanded_experts_are_not_packed_silently(tmp_path):
+    folder = random_checkpoint(tmp_path / "bf16", tiny_config(vocab_size=64), layout="hf-bf16")
+    with pytest.raises(CheckpointError, match="expanded"):
+        load_weights(Checkpoint.open(folder), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("scale", "message"), [(255, "NaN"), (129, r"2\^2")])
+def test_scales_that_cannot_be_decoded_are_named(scale, message):
+    config = tiny_config(vocab_size=64)
+    source = RandomSource(config, torch.device("cpu"))
+
+    def read(names):
+        tensors = source(names)
+        for name, tensor in zip(names, tensors, strict=True):
+            if name == "block.1.mlp.mlp2_weight.scales":
+                tensor[0, 0, 0] = scale
+        return tensors
+
+    with pytest.raises(CheckpointError, match=rf"block\.1\.mlp\.mlp2_weight\.scales.*{message}"):
+        build_weights(config, read, dtype=torch.float32, origin="here")
+
+
+def test_both_mxfp4_layouts_give_the_same_bytes(tmp_path):
+    config = tiny_config(vocab_size=64)
+    loaded = [
+        load_weights(
+            Checkpoint.open(random_checkpoint(tmp_path / layout, config, layout=layout)),
+            torch.device("cpu"),
+        )
+        for layout in ("original", "hf-mxfp4")
+    ]
+    for first, second in zip(loaded[0].layers, loaded[1].layers, strict=True):
+        assert torch.equal(first.up.blocks, second.up.blocks)
+        assert torch.equal(first.down.scales, second.down.scales)
+        assert torch.equal(first.qkv_weight, second.qkv_weight)
