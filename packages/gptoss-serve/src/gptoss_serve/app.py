@@ -1,0 +1,125 @@
+"""The application: every API of ours over one engine.
+
+```
+app = create_app(open_engine("auto", "nano"))
+uvicorn.run(app, port=8000)
+```
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from gptoss_harmony import Engine, HarmonyError
+from gptoss_serve.completions.routes import completions_router
+from gptoss_serve.completions.service import ChatService
+from gptoss_serve.completions.text import TextService
+from gptoss_serve.errors import InvalidRequest, NotFound, ServeError, as_serve_error
+from gptoss_serve.guard import Guard
+from gptoss_serve.limits import Admission
+from gptoss_serve.metrics import Metrics
+from gptoss_serve.models import ModelNames
+from gptoss_serve.operations import operations_router
+from gptoss_serve.responses.routes import responses_router
+from gptoss_serve.responses.service import ResponseService
+from gptoss_serve.responses.store import ResponseStore
+from gptoss_serve.session import Session
+from gptoss_serve.settings import ServerSettings
+from gptoss_serve.toolbox import Toolbox
+
+_log = logging.getLogger("gptoss_serve")
+
+
+def create_app(
+    engine: Engine,
+    *,
+    settings: ServerSettings | None = None,
+    toolbox: Toolbox | None = None,
+    store: ResponseStore | None = None,
+    model_name: str | None = None,
+    aliases: Sequence[str] = (),
+) -> FastAPI:
+    """Build the application; the caller opens and closes the engine.
+
+    Args:
+        engine: any engine.
+        settings: None takes the defaults.
+        toolbox: the tools that run here; None has none.
+        store: of responses; None keeps nothing.
+        model_name: what `/v1/models` lists first; None takes the engine's model id.
+        aliases: other names of the model.
+    """
+    settings = settings or ServerSettings()
+    session = Session(engine)
+    models = ModelNames(engine.spec, name=model_name, aliases=aliases)
+    admission = Admission(running=settings.max_running, waiting=settings.max_waiting)
+    metrics = Metrics(engine, admission)
+    toolbox = toolbox or Toolbox()
+    service = ResponseService(
+        session,
+        toolbox=toolbox,
+        models=models,
+        admission=admission,
+        settings=settings,
+        store=store,
+    )
+    chat = ChatService(
+        session, toolbox=toolbox, models=models, admission=admission, settings=settings
+    )
+    text = TextService(session, models=models, admission=admission)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if store is not None:
+            await store.expire()
+        yield
+        # The server has stopped listening; background answers may still run.
+        if not await admission.drain(settings.drain_seconds):
+            _log.warning("answers still ran after %g s; stopping them", settings.drain_seconds)
+        await service.close()
+
+    app = FastAPI(title="gptoss", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.include_router(responses_router(service, settings))
+    app.include_router(completions_router(chat, text, settings))
+    app.include_router(operations_router(models, metrics))
+    _add_error_handlers(app)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type"],
+        )
+    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    return app
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Every error has OpenAI's shape."""
+
+    async def known(_: Request, error: Exception) -> Response:
+        failure = as_serve_error(error)
+        headers = {"retry-after": "1"} if failure.status in (429, 503) else None
+        return JSONResponse(failure.body(), status_code=failure.status, headers=headers)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        failure: ServeError = InvalidRequest(str(error.detail))
+        if error.status_code == 404:
+            failure = NotFound(f"there is nothing at {request.url.path}")
+        return JSONResponse(failure.body(), status_code=error.status_code, headers=error.headers)
+
+    async def unknown(_: Request, error: Exception) -> Response:
+        _log.error("a request failed", exc_info=error)
+        return JSONResponse(as_serve_error(error).body(), status_code=500)
+
+    app.add_exception_handler(HarmonyError, known)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unknown)

@@ -1,0 +1,1 @@
+"""Chat Completions and plain completions."""

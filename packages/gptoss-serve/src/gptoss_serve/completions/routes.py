@@ -1,0 +1,74 @@
+"""The HTTP face of Chat Completions and of plain completions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+
+from gptoss_serve.completions.schema import ChatRequest, TextRequest
+from gptoss_serve.completions.service import ChatService
+from gptoss_serve.completions.text import TextService
+from gptoss_serve.errors import as_serve_error
+from gptoss_serve.responses.schema import checked
+from gptoss_serve.settings import ServerSettings
+from gptoss_serve.wire import EventStream, data_event, read_json, until_disconnect
+
+Json = dict[str, Any]
+
+
+def completions_router(chat: ChatService, text: TextService, settings: ServerSettings) -> APIRouter:
+    """`/v1/chat/completions` and `/v1/completions`."""
+    router = APIRouter(prefix="/v1", tags=["completions"])
+
+    async def chat_completions(request: Request) -> Response:
+        """Answer a chat."""
+        body = await read_json(request, settings.max_body_bytes)
+        asked = checked(ChatRequest, body)
+        ask = chat.prepare(asked)
+        if asked.stream:
+            return _stream(chat.stream(ask), settings)
+        return JSONResponse(await until_disconnect(request, chat.complete(ask)))
+
+    async def completions(request: Request) -> Response:
+        """Continue a text."""
+        body = await read_json(request, settings.max_body_bytes)
+        asked = checked(TextRequest, body)
+        prompts = text.prompts(asked)
+        if asked.stream:
+            chunks = text.stream(asked, prompts, with_usage=asked.wants_usage)
+            return _stream(chunks, settings)
+        return JSONResponse(await until_disconnect(request, text.complete(asked, prompts)))
+
+    add = router.add_api_route
+    add("/chat/completions", chat_completions, methods=["POST"], openapi_extra=_body(ChatRequest))
+    add("/completions", completions, methods=["POST"], openapi_extra=_body(TextRequest))
+    return router
+
+
+def _stream(batches: AsyncGenerator[list[Json], None], settings: ServerSettings) -> EventStream:
+    return EventStream(_encoded(batches), keep_alive=settings.keep_alive_seconds)
+
+
+async def _encoded(batches: AsyncGenerator[list[Json], None]) -> AsyncGenerator[bytes, None]:
+    """Chunks as bytes; a failure after the first becomes an error chunk."""
+    begun = False
+    async with aclosing(batches):
+        try:
+            async for batch in batches:
+                begun = True
+                yield b"".join(map(data_event, batch))
+        except Exception as error:
+            if not begun:
+                raise
+            yield data_event(as_serve_error(error).body())
+    yield b"data: [DONE]\n\n"
+
+
+def _body(model: type[BaseModel]) -> Json:
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -1,0 +1,209 @@
+"""Input items of the Responses API -> harmony messages.
+
+| item | message |
+|---|---|
+| user message | user |
+| system and developer messages | joined into the one developer message |
+| assistant message | final; with `phase: commentary` a preamble |
+| reasoning | analysis: its content, else `encrypted_content`, else its summary |
+| function_call, custom_tool_call | a call on commentary |
+| their outputs | the tool's message, named by `call_id` |
+| web_search_call, code_interpreter_call | a call on analysis and what is known of its result |
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gptoss_harmony import Message, assistant_message, call_message, tool_message, user_message
+from gptoss_serve.errors import InvalidRequest
+from gptoss_serve.names import callable_name
+
+_SEAL = "gptoss1."
+_LOST = "[The result of this earlier call was not kept.]"
+_TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
+
+
+def seal(text: str) -> str:
+    """Put reasoning into `encrypted_content`: opaque to clients, but not a secret."""
+    return _SEAL + base64.urlsafe_b64encode(zlib.compress(text.encode(), 1)).decode()
+
+
+def unseal(sealed: str) -> str | None:
+    """Read what `seal` wrote; None if it is somebody else's."""
+    try:
+        packed = base64.urlsafe_b64decode(sealed.removeprefix(_SEAL).encode())
+        unpacked = zlib.decompressobj().decompress(packed, 1 << 24)
+        return unpacked.decode() if sealed.startswith(_SEAL) else None
+    except (binascii.Error, zlib.error, ValueError):
+        return None
+
+
+@dataclass(slots=True)
+class Translation:
+    """What input items come to.
+
+    Attributes:
+        messages: user, assistant and tool messages.
+        instructions: texts for the developer message.
+        calls: recipient of each call by its id.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    instructions: list[str] = field(default_factory=list)
+    calls: dict[str, str] = field(default_factory=dict)
+
+    def add(self, items: str | Iterable[Mapping[str, Any]], *, where: str = "input") -> None:
+        """Take in items, or a text as one user message.
+
+        Raises:
+            InvalidRequest: an item that cannot be understood; it is named.
+        """
+        if isinstance(items, str):
+            self.messages.append(user_message(items))
+            return
+        for position, item in enumerate(items):
+            self._add_item(item, f"{where}[{position}]")
+
+    def _add_item(self, item: Mapping[str, Any], where: str) -> None:
+        kind = item.get("type") or ("message" if "role" in item else None)
+        reader = _READERS.get(kind) if isinstance(kind, str) else None
+        if reader is None:
+            raise InvalidRequest(
+                f"{where}: items of type {kind!r} are not supported; "
+                f"supported: {', '.join(sorted(_READERS))}",
+                param=f"{where}.type",
+                code="unsupported_item",
+            )
+        reader(self, item, where)
+
+    def _message(self, item: Mapping[str, Any], where: str) -> None:
+        role = item.get("role")
+        text = text_of(item.get("content"), f"{where}.content")
+        if role == "user":
+            self.messages.append(user_message(text))
+        elif role in ("system", "developer"):
+            self.instructions.append(text)
+        elif role == "assistant":
+            channel = "commentary" if item.get("phase") == "commentary" else "final"
+            self.messages.append(assistant_message(text, channel=channel))
+        else:
+            raise InvalidRequest(
+                f"{where}: the role is user, assistant, system or developer, not {role!r}",
+                param=f"{where}.role",
+            )
+
+    def _reasoning(self, item: Mapping[str, Any], where: str) -> None:
+        text = text_of(item.get("content") or "", f"{where}.content")
+        sealed = item.get("encrypted_content")
+        if not text and isinstance(sealed, str):
+            text = unseal(sealed) or ""
+        text = text or text_of(item.get("summary") or "", f"{where}.summary")
+        if text:
+            self.messages.append(assistant_message(text, channel="analysis"))
+
+    def _call(self, item: Mapping[str, Any], where: str) -> None:
+        field_name = "input" if item.get("type") == "custom_tool_call" else "arguments"
+        name = callable_name(_string(item, "name", where), namespace=item.get("namespace"))
+        text = item.get(field_name, "")
+        if not isinstance(text, str):
+            raise InvalidRequest(
+                f"{where}.{field_name} must be a string", param=f"{where}.{field_name}"
+            )
+        recipient = f"functions.{name}"
+        self.calls[_string(item, "call_id", where)] = recipient
+        message = call_message(recipient, text)
+        if field_name == "input":
+            message.content_type = None
+        self.messages.append(message)
+
+    def _output(self, item: Mapping[str, Any], where: str) -> None:
+        call_id = _string(item, "call_id", where)
+        recipient = self.calls.get(call_id)
+        if recipient is None:
+            raise InvalidRequest(
+                f"{where}: no tool call with call_id {call_id!r} comes before this output",
+                param=f"{where}.call_id",
+            )
+        output = item.get("output")
+        if isinstance(output, dict):
+            output = json.dumps(output, ensure_ascii=False)
+        self.messages.append(tool_message(recipient, text_of(output, f"{where}.output")))
+
+    def _web_search(self, item: Mapping[str, Any], where: str) -> None:
+        action = item.get("action")
+        action = action if isinstance(action, Mapping) else {}
+        function, arguments = {
+            "open_page": ("open", {"id": action.get("url") or -1}),
+            "find_in_page": ("find", {"pattern": action.get("pattern") or ""}),
+        }.get(str(action.get("type")), ("search", {"query": action.get("query") or ""}))
+        recipient = f"browser.{function}"
+        call = call_message(recipient, json.dumps(arguments), channel="analysis")
+        self.messages += [call, tool_message(recipient, _LOST, channel="analysis")]
+
+    def _code(self, item: Mapping[str, Any], where: str) -> None:
+        outputs = item.get("outputs")
+        logs = [
+            str(output.get("logs", ""))
+            for output in (outputs if isinstance(outputs, list) else [])
+            if isinstance(output, Mapping) and output.get("type") == "logs"
+        ]
+        call = call_message("python", str(item.get("code") or ""), channel="analysis")
+        result = "\n".join(logs) if logs else _LOST
+        self.messages += [call, tool_message("python", result, channel="analysis")]
+
+
+Reader = Callable[[Translation, Mapping[str, Any], str], None]
+_READERS: Mapping[str, Reader] = {
+    "message": Translation._message,
+    "reasoning": Translation._reasoning,
+    "function_call": Translation._call,
+    "custom_tool_call": Translation._call,
+    "function_call_output": Translation._output,
+    "custom_tool_call_output": Translation._output,
+    "web_search_call": Translation._web_search,
+    "code_interpreter_call": Translation._code,
+}
+
+
+def text_of(content: Any, where: str) -> str:
+    """The text of a message's content: a string, or a list of text parts.
+
+    Raises:
+        InvalidRequest: content that is not text, such as an image; the model reads text only.
+    """
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        raise InvalidRequest(f"{where} must be a string or a list of parts", param=where)
+    return "".join(_part(part, f"{where}[{position}]") for position, part in enumerate(content))
+
+
+def _part(part: Any, where: str) -> str:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
+        return str(part["text"])
+    if kind == "refusal" and isinstance(part.get("refusal"), str):
+        return str(part["refusal"])
+    raise InvalidRequest(
+        f"{where}: gpt-oss reads text only; {kind!r} cannot be taken in",
+        param=where,
+        code="unsupported_content",
+    )
+
+
+def _string(item: Mapping[str, Any], key: str, where: str) -> str:
+    value = item.get(key)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"{where}.{key} must be a non-empty string", param=f"{where}.{key}")
+    return value

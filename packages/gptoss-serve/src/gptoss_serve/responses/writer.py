@@ -1,0 +1,180 @@
+"""Events of a turn -> events of the Responses API, and the response object they add up to.
+
+```
+writer = ResponseWriter(response, plan, style)
+events = writer.begin()
+events += writer.write(event)          # for each event of the session
+writer.response                        # the object, final once a TurnDone was written
+```
+
+The order is `created`, `in_progress`, then per item `added`, its deltas, `done`, and at last one
+of `completed`, `incomplete`, `failed`. An item keeps its index and id for life; every event has
+the next sequence number.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+from gptoss_serve.errors import ServeError
+from gptoss_serve.events import (
+    Event,
+    Mended,
+    PartDelta,
+    PartDone,
+    PartStarted,
+    ToolAnswered,
+    TurnDone,
+    Usage,
+)
+from gptoss_serve.responses.parts import (
+    CodeItem,
+    CustomCallItem,
+    FunctionCallItem,
+    Item,
+    ItemStyle,
+    Json,
+    MessageItem,
+    ReasoningItem,
+    WebSearchItem,
+)
+from gptoss_serve.responses.tools import ToolPlan
+
+
+class ResponseWriter:
+    """Writes one response.
+
+    Args:
+        response: the object as `new_response` made it; it is changed in place.
+        plan: the request's tools.
+        style: how items look.
+
+    Attributes:
+        response: the object so far.
+    """
+
+    def __init__(self, response: Json, plan: ToolPlan, style: ItemStyle) -> None:
+        self.response = response
+        self._plan = plan
+        self._style = style
+        self._sequence = 0
+        self._items: dict[int, Item] = {}  # of parts that are not over
+        self._next_index = 0
+        self._text: list[str] = []  # of the part being written
+
+    def begin(self, *, queued: bool = False) -> list[Json]:
+        """The first events."""
+        names = ["created", "queued", "in_progress"] if queued else ["created", "in_progress"]
+        self.response["status"] = "queued" if queued else "in_progress"
+        events = [self._snapshot(f"response.{name}") for name in names[:-1]]
+        self.response["status"] = "in_progress"
+        return self._numbered([*events, self._snapshot("response.in_progress")])
+
+    def write(self, event: Event) -> list[Json]:
+        """What one event of the session comes to."""
+        if isinstance(event, TurnDone):
+            return self._numbered(self._finish(event))
+        if isinstance(event, PartStarted):
+            self._text.clear()
+            item = self._items[event.index] = self._new_item(event)
+            return self._numbered(item.open())
+        return self._numbered(self._change(event))
+
+    def fail(self, error: ServeError) -> list[Json]:
+        """The end of a response that could not be finished."""
+        first = [] if self._sequence else self.begin()
+        self.response["error"] = {"code": _failure_code(error), "message": str(error)}
+        return [*first, *self._numbered(self._end("failed", "failed"))]
+
+    def cancel(self) -> list[Json]:
+        """The end of a response that somebody stopped."""
+        first = [] if self._sequence else self.begin()
+        return [*first, *self._numbered(self._end("cancelled", "incomplete"))]
+
+    def _change(self, event: PartDelta | PartDone | ToolAnswered | Mended) -> list[Json]:
+        if isinstance(event, Mended):
+            return []
+        item = self._items.get(event.index)
+        if item is None:
+            return []
+        if isinstance(event, PartDelta):
+            self._text.append(event.text)
+            return item.grow(event)
+        if isinstance(event, ToolAnswered):
+            del self._items[event.index]
+            return item.answer(event)
+        events = item.close(event)
+        self.response["output"].append(item.item)
+        if event.kind != "builtin" or not event.complete:
+            del self._items[event.index]
+        return events
+
+    def _new_item(self, event: PartStarted) -> Item:
+        index, self._next_index = self._next_index, self._next_index + 1
+        if event.kind in ("answer", "preamble"):
+            phase = "final_answer" if event.kind == "answer" else "commentary"
+            return MessageItem(index, self._style, phase=phase)
+        name = event.name or ""
+        if event.kind == "call" and name in self._plan.functions:
+            function = self._plan.functions[name]
+            kind = FunctionCallItem if function.kind == "function" else CustomCallItem
+            return kind(index, function)
+        tool = name.partition(".")[0]
+        if tool in self._plan.builtin:
+            if tool == "browser":
+                return WebSearchItem(index, name)
+            return CodeItem(index, self._style)
+        return ReasoningItem(index, self._style)  # also a call of a tool that does not exist
+
+    def _finish(self, done: TurnDone) -> list[Json]:
+        self.response["usage"] = usage_object(done.usage)
+        if done.reason in ("length", "time"):
+            self.response["incomplete_details"] = {"reason": "max_output_tokens"}
+            return self._end("incomplete", "incomplete")
+        if done.reason == "cancelled":
+            return self._end("cancelled", "incomplete")
+        self.response["completed_at"] = int(time.time())
+        return self._end("completed", "completed")
+
+    def _end(self, status: str, event: str) -> list[Json]:
+        """Close what is open, then the response."""
+        events: list[Json] = []
+        for index, item in list(self._items.items()):
+            if item.item in self.response["output"]:  # a tool that was never run
+                events.append(item.done(complete=False))
+            else:
+                cut = PartDone(index, "answer", None, "".join(self._text), False)
+                events += item.close(cut)
+                self.response["output"].append(item.item)
+        self._items.clear()
+        self.response["status"] = status
+        return [*events, self._snapshot(f"response.{event}")]
+
+    def _snapshot(self, kind: str) -> Json:
+        return {"type": kind, "response": copy.deepcopy(self.response)}
+
+    def _numbered(self, events: list[Json]) -> list[Json]:
+        for event in events:
+            event["sequence_number"] = self._sequence
+            self._sequence += 1
+        return events
+
+
+def usage_object(usage: Usage) -> Json:
+    """Tokens as the Responses API writes them."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def _failure_code(error: ServeError) -> str:
+    known: dict[Any, str] = {429: "rate_limit_exceeded"}
+    if error.code == "context_length_exceeded":
+        return error.code
+    return known.get(error.status) or ("invalid_prompt" if error.status == 400 else "server_error")

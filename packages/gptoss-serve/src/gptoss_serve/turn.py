@@ -1,0 +1,83 @@
+"""What one turn asks of a session: the conversation, how to sample, which tools, what it may cost.
+
+```
+Turn(messages=[system_message(), user_message("Hi")], sampling=Sampling(max_tokens=512))
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from gptoss_harmony import Message, Role, Sampling, Tool
+from gptoss_harmony.errors import UsageError
+from gptoss_harmony.grammar import AnswerFormat
+from gptoss_harmony.render import RenderStyle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a turn may cost beside tokens, which are `Sampling.max_tokens` over all rounds.
+
+    Attributes:
+        tool_calls: most calls of builtin tools; None does not count.
+        seconds: wall-clock time after which the turn ends where it stands; None never.
+    """
+
+    tool_calls: int | None = 64
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse negative amounts."""
+        if self.tool_calls is not None and self.tool_calls < 0:
+            raise UsageError(f"the budget of tool calls must be >= 0, not {self.tool_calls}")
+        if self.seconds is not None and self.seconds <= 0:
+            raise UsageError(f"the budget of seconds must be > 0, not {self.seconds}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One turn.
+
+    Attributes:
+        messages: the conversation so far, system and developer message included.
+        sampling: how to sample; `max_tokens` counts over all rounds with tools.
+        tools: those that run here, one object per conversation.
+        functions: names of the client's functions, without `functions.`; a call of one ends the
+            turn.
+        format: what the answer must look like, enforced token by token; None for anything.
+        budget: what else bounds the turn.
+        style: how messages are rendered.
+        drop_oldest: leave out the oldest messages where the prompt does not fit, instead of
+            failing.
+        prefill: text of the answer's header that is written for the model, such as
+            ` to=python<|channel|>analysis code<|message|>`; only in the first round.
+    """
+
+    messages: Sequence[Message]
+    sampling: Sampling = field(default_factory=Sampling)
+    tools: Sequence[Tool] = ()
+    functions: Collection[str] = ()
+    format: AnswerFormat | None = None
+    budget: Budget = field(default_factory=Budget)
+    style: RenderStyle = field(default_factory=RenderStyle)
+    drop_oldest: bool = False
+    prefill: str = ""
+
+    def tool_named(self, recipient: str) -> Tool | None:
+        """The tool that a call is for, if it runs here."""
+        name = recipient.removeprefix("functions.").partition(".")[0]
+        return next((tool for tool in self.tools if tool.name == name), None)
+
+
+def without_oldest(messages: Sequence[Message]) -> list[Message] | None:
+    """Leave out the oldest exchange, up to the next user message; None if there is only one.
+
+    System and developer messages and everything from the last user message on stay.
+    """
+    head = [m for m in messages if m.author.role in (Role.SYSTEM, Role.DEVELOPER)]
+    rest = [m for m in messages if m.author.role not in (Role.SYSTEM, Role.DEVELOPER)]
+    users = [i for i, message in enumerate(rest) if message.author.role == Role.USER]
+    later = [i for i in users if i > 0]
+    return [*head, *rest[later[0] :]] if later else None

@@ -1,0 +1,176 @@
+"""Bodies in, server-sent events out, and noticing that the client has gone.
+
+```
+return EventStream(batches, keep_alive=15.0)     # an ASGI response
+```
+
+Nothing is sent before the first batch is there, so that a request that fails at once gets a plain
+error with its status. A client that disconnects, or stops reading, ends the generator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from gptoss_serve.errors import InvalidRequest, ServeError, TooLarge, as_serve_error
+
+Result = TypeVar("Result")
+
+_SLOW_READER_SECONDS = 60.0
+
+
+async def read_json(request: Request, most_bytes: int) -> Any:
+    """Read a JSON body.
+
+    Raises:
+        TooLarge: more bytes than allowed.
+        InvalidRequest: it is not JSON in UTF-8.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most_bytes:
+            raise TooLarge(f"the body is larger than {most_bytes} bytes")
+        parts.append(part)
+    try:
+        return json.loads(b"".join(parts).decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON in UTF-8: {error}", code="invalid_json") from (
+            error
+        )
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def error_response(error: ServeError) -> JSONResponse:
+    """An error as OpenAI writes it."""
+    headers = {"retry-after": "1"} if error.status in (429, 503) else None
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+
+
+def named_event(event: Mapping[str, Any]) -> bytes:
+    """An event of the Responses API; its name is its type."""
+    return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), packed(event))
+
+
+def data_event(payload: Mapping[str, Any]) -> bytes:
+    """A chunk of Chat Completions."""
+    return b"data: %b\n\n" % packed(payload)
+
+
+def packed(value: Any) -> bytes:
+    """Compact JSON; lone surrogates, which have no UTF-8, become U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
+
+
+async def until_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run `work`, cancelling it when the client goes away.
+
+    Raises:
+        asyncio.CancelledError: the client has gone.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request.receive))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+        return await task
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """A stream of server-sent events.
+
+    Args:
+        batches: bytes to send; closed at the end or when the client goes away.
+        keep_alive: seconds of silence after which a comment is sent.
+        headers: more headers.
+    """
+
+    def __init__(
+        self,
+        batches: AsyncGenerator[bytes, None],
+        *,
+        keep_alive: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(media_type="text/event-stream", headers=dict(headers or {}))
+        del self.headers["content-length"]
+        self.headers["cache-control"] = "no-cache"
+        self.headers["x-accel-buffering"] = "no"
+        self._batches = batches
+        self._keep_alive = keep_alive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the end or until nobody listens."""
+        sending = asyncio.ensure_future(self._send_all(scope, receive, send))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait([sending, gone], return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            gone.cancel()
+            if not sending.done():
+                sending.cancel()
+                await asyncio.wait([sending])
+            await self._batches.aclose()
+
+    async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            first = await anext(self._batches, b"")
+        except Exception as error:  # any failure before the first byte has a status of its own
+            await error_response(as_serve_error(error))(scope, receive, send)
+            return
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        await _send_body(send, first)
+        async for batch in self._with_keep_alive():
+            await _send_body(send, batch)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _with_keep_alive(self) -> AsyncIterator[bytes]:
+        while True:
+            step = asyncio.ensure_future(anext(self._batches, None))
+            try:
+                while not step.done():
+                    await asyncio.wait([step], timeout=self._keep_alive)
+                    if not step.done():
+                        yield b": keep-alive\n\n"
+            finally:
+                if not step.done():
+                    step.cancel()
+                    await asyncio.wait([step])
+            batch = step.result()
+            if batch is None:
+                return
+            yield batch
+
+
+async def _send_body(send: Send, body: bytes) -> None:
+    """Send, giving up on a client that does not read."""
+    async with asyncio.timeout(_SLOW_READER_SECONDS):
+        await send({"type": "http.response.body", "body": body, "more_body": True})
