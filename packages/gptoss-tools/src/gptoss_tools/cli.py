@@ -112,9 +112,18 @@ def _backend(args: argparse.Namespace) -> Backend:
 
 
 def _browse(args: argparse.Namespace) -> int:
+    backend = _backend(args)
+    try:
+        return _browse_with(args, backend)
+    finally:
+        if isinstance(backend, CorpusBackend):
+            backend.close()
+
+
+def _browse_with(args: argparse.Namespace, backend: Backend) -> int:
     saved = Path(args.state) if args.state else None
     state = _load_state(saved) if saved and saved.exists() else None
-    tool = SimpleBrowserTool(backend=_backend(args), tool_state=state)
+    tool = SimpleBrowserTool(backend=backend, tool_state=state)
     names = {
         "search": ("query", "topn"),
         "open": ("id", "cursor", "loc", "num_lines", "view_source"),

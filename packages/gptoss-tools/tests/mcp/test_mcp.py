@@ -110,7 +110,7 @@ def test_standard_input_and_output(corpus: Path) -> None:
 
 
 def test_a_prompt_from_the_listing_equals_the_native_prompt(
-    serve: Callable[..., int], corpus: Path
+    serve: Callable[..., int], corpus: Path, backend: CorpusBackend
 ) -> None:
     from gptoss_tools.mcp import namespace_from_listing
 
@@ -128,7 +128,7 @@ def test_a_prompt_from_the_listing_equals_the_native_prompt(
         conversation = Conversation.from_messages([system])
         return load_encoding().render_conversation_for_completion(conversation, Role.ASSISTANT)
 
-    native = SimpleBrowserTool(backend=CorpusBackend(corpus)).tool_config
+    native = SimpleBrowserTool(backend=backend).tool_config
     assert prompt(asyncio.run(listed())) == prompt(native)
     browser = SystemContent.new().with_browser_tool()
     conversation = Conversation.from_messages([Message.from_role_and_content(Role.SYSTEM, browser)])

@@ -24,7 +24,7 @@ from gptoss_harmony.errors import HarmonyError
 from gptoss_tools.browser.backends.corpus import CorpusBackend, build_index
 from gptoss_tools.browser.tool import SimpleBrowserTool
 from gptoss_tools.patch.apply import apply_patch
-from gptoss_tools.python.sandbox import open_sandbox
+from gptoss_tools.python.sandbox import Sandbox, open_sandbox
 from gptoss_tools.python.tool import PythonTool
 
 HELP = "what a call of python, apply_patch and browser costs"
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pages", type=int, default=20_000, metavar="N", help="of the corpus")
     parser.add_argument("--lines", type=int, default=10_000, metavar="N", help="of the file")
     parser.add_argument("--hunks", type=int, default=200, metavar="N", help="of the patch")
+    parser.add_argument("--image", metavar="IMAGE", help="image of the Docker jail")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
@@ -139,7 +140,7 @@ def _python_rows(args: argparse.Namespace) -> Iterator[Row]:
     )
     for name in ("bubblewrap", "docker"):
         try:
-            sandbox = open_sandbox(name)
+            sandbox = _sandbox(name, args.image)
             with closing(PythonTool(sandbox)) as tool:
                 yield _timed(
                     f"python, {name}, stateless", args.calls, lambda _: tool.run("print(1)")
@@ -149,6 +150,14 @@ def _python_rows(args: argparse.Namespace) -> Iterator[Row]:
             continue
         if name == "bubblewrap":
             yield from _session_rows(args.calls)
+
+
+def _sandbox(name: str, image: str | None) -> Sandbox:
+    if name == "docker" and image:
+        from gptoss_tools.python.docker import DockerSandbox
+
+        return DockerSandbox(image=image)
+    return open_sandbox(name)
 
 
 def _session_rows(calls: int) -> Iterator[Row]:

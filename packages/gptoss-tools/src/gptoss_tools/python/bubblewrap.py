@@ -9,7 +9,6 @@ be made, and by resource limits and watching in any case.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -97,6 +96,10 @@ class BubblewrapSandbox:
 
     def _mounts(self, workspace: Workspace, limits: Limits, *, exchange: bool) -> list[str]:
         arguments = ["--size", str(16 << 20), "--tmpfs", "/"]
+        small = str(limits.disk_bytes)
+        arguments += ["--proc", "/proc", "--dev", "/dev"]
+        arguments += ["--perms", "1777", "--size", small, "--tmpfs", "/dev/shm"]
+        arguments += ["--perms", "1777", "--size", small, "--tmpfs", "/tmp"]
         for path in _SYSTEM:
             if os.path.islink(path):
                 arguments += ["--symlink", os.readlink(path), path]
@@ -107,10 +110,6 @@ class BubblewrapSandbox:
             arguments += ["--ro-bind-try", path, path]
         for path in self._prefixes:
             arguments += [*_parents(path), "--ro-bind-try", path, path]
-        small = str(limits.disk_bytes)
-        arguments += ["--proc", "/proc", "--dev", "/dev"]
-        arguments += ["--perms", "1777", "--size", small, "--tmpfs", "/dev/shm"]
-        arguments += ["--perms", "1777", "--size", small, "--tmpfs", "/tmp"]
         arguments += [*_parents(MOUNT), "--bind", str(workspace.data), MOUNT]
         arguments += [*_parents(CODE), "--ro-bind", str(workspace.code), CODE]
         if exchange:
@@ -134,21 +133,18 @@ class BubblewrapSandbox:
 
     def _enter(self, argv: Sequence[str], workspace: Workspace, limits: Limits) -> list[str]:
         source = resources.files("gptoss_tools.python").joinpath("enter.py").read_text("utf-8")
-        order = {
-            "user": workspace.user if os.geteuid() == 0 else None,
-            "rlimits": {
-                "RLIMIT_CORE": 0,
-                "RLIMIT_DATA": limits.memory_bytes,
-                "RLIMIT_FSIZE": limits.disk_bytes,
-                "RLIMIT_MEMLOCK": 0,
-                "RLIMIT_MSGQUEUE": 0,
-                "RLIMIT_NOFILE": 1024,
-                "RLIMIT_NPROC": limits.processes,
-            },
-            "folder": MOUNT,
-            "argv": list(argv),
+        bounds = {
+            "RLIMIT_CORE": 0,
+            "RLIMIT_DATA": limits.memory_bytes,
+            "RLIMIT_FSIZE": limits.disk_bytes,
+            "RLIMIT_MEMLOCK": 0,
+            "RLIMIT_MSGQUEUE": 0,
+            "RLIMIT_NOFILE": 1024,
+            "RLIMIT_NPROC": limits.processes,
         }
-        return [self.python, "-I", "-S", "-c", source, json.dumps(order)]
+        user = str(workspace.user) if os.geteuid() == 0 else ""
+        order = [user, MOUNT, *(f"{name}={value}" for name, value in bounds.items())]
+        return [self.python, "-I", "-S", "-c", source, *order, "--", *argv]
 
 
 _ENVIRONMENT = {

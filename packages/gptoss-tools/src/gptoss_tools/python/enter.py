@@ -1,30 +1,34 @@
 """The last step into a bubblewrap jail: sets bounds, drops root, starts the program.
 
 It runs inside and is passed to the jail's interpreter as source text, so it uses the standard
-library only. Its argument is JSON: user (null: stay), rlimits (name to value), folder, argv.
+library only, and little of it, to be quick. Its arguments: the user to become (empty: stay), the
+folder to start in, bounds as `RLIMIT_NAME=value`, `--`, the program and its arguments.
 """
 
-import json
 import os
 import resource
 import sys
 
 
-def enter(order: dict) -> None:  # type: ignore[type-arg]
+def enter(arguments: list[str]) -> None:
     """Become the jailed program; does not return."""
+    user, folder = arguments[:2]
+    end = arguments.index("--")
     os.umask(0o022)
-    if order["user"] is not None:
+    if user:
+        number = int(user)
         os.setgroups([])
-        os.setresgid(order["user"], order["user"], order["user"])
-        os.setresuid(order["user"], order["user"], order["user"])
-    for name, value in order["rlimits"].items():
-        kind = getattr(resource, name)
+        os.setresgid(number, number, number)
+        os.setresuid(number, number, number)
+    for bound in arguments[2:end]:
+        name, _, text = bound.partition("=")
+        kind, value = getattr(resource, name), int(text)
         hard = resource.getrlimit(kind)[1]
-        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (bound, bound))
-    os.chdir(order["folder"])
-    os.execv(order["argv"][0], order["argv"])
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+    os.chdir(folder)
+    os.execv(arguments[end + 1], arguments[end + 1 :])
 
 
 if __name__ == "__main__":
-    enter(json.loads(sys.argv[1]))
+    enter(sys.argv[1:])

@@ -183,12 +183,13 @@ class CorpusBackend:
             raise BackendError(
                 f"there is no index {index}; make it with: gptoss tool browser index DIR"
             )
+        self._connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False
+        )
         try:
-            self._connection = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False
-            )
             self._connection.execute("SELECT count(*) FROM document").fetchone()
         except sqlite3.DatabaseError as error:
+            self._connection.close()
             raise BackendError(f"{index} is not an index of ours: {error}") from error
         self._lock = threading.Lock()
 
