@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gptoss_core.options import TorchOptions, choose_device, choose_dtype, choose_experts
+from gptoss_core.options import TorchOptions, choose_context, choose_dtype, choose_experts
 from gptoss_harmony.config import gpt_oss_20b
 from gptoss_harmony.errors import UsageError
 from gptoss_harmony.random_checkpoint import tiny_config
@@ -35,17 +35,16 @@ def test_every_option_says_what_it_does() -> None:
     assert all(field.metadata["help"] for field in fields)
 
 
-def test_auto_chooses_what_is_there() -> None:
-    device = choose_device("auto")
-    assert device.type in ("cpu", "cuda", "mps")
-    assert choose_device("cpu") == torch.device("cpu")
+def test_auto_keeps_the_published_dtype() -> None:
     assert choose_dtype("auto") == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "abacus", "meta", "cuda:x"])
-def test_devices_that_are_not_there_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=name):
-        choose_device(name)
+def test_a_context_beyond_the_model_is_refused() -> None:
+    longest = gpt_oss_20b().max_context_length
+    assert choose_context(TorchOptions(), gpt_oss_20b()) == longest == 131_072
+    assert choose_context(TorchOptions(context=longest), gpt_oss_20b()) == longest
+    with pytest.raises(UsageError, match="more than the 131072 tokens of the model"):
+        choose_context(TorchOptions(context=longest + 1), gpt_oss_20b())
 
 
 def test_auto_expands_the_experts_of_small_models_only() -> None:

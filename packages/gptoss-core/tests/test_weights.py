@@ -126,7 +126,7 @@ def test_too_little_memory_is_said_before_anything_is_read(
     monkeypatch.setattr(weights, "map_part", refuse)
     with pytest.raises(OutOfMemory, match=r"needs 0\.3 GB on cpu and 0\.3 GB are free: close"):
         Transformer.from_checkpoint(tiny_folder)
-    with pytest.raises(OutOfMemory, match='use experts="packed"'):
+    with pytest.raises(OutOfMemory, match="take packed experts"):
         Transformer.from_checkpoint(tiny_folder, experts="dense")
 
 

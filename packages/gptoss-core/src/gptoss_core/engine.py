@@ -23,9 +23,10 @@ from typing import ClassVar, Self
 import torch
 
 from gptoss_core.batcher import Batcher
+from gptoss_core.device import choose_device
 from gptoss_core.memory import CACHE_SHARE, free_bytes, peak_bytes
 from gptoss_core.model import Transformer
-from gptoss_core.options import TorchOptions, choose_device, choose_dtype, choose_experts
+from gptoss_core.options import TorchOptions, choose_context, choose_dtype, choose_experts
 from gptoss_core.parallel import Plan
 from gptoss_core.request import Request
 from gptoss_core.runner import Runner
@@ -70,11 +71,11 @@ class TorchEngine:
         self._device = model.device
         self._known_extra = frozenset(thermostats or {})
         self._threads = options.threads
-        longest = model.config.max_context_length
+        self._longest = model.config.max_context_length
         self._spec = EngineSpec(
             name="torch",
             model_id=model_id,
-            context_length=min(options.context or longest, longest),
+            context_length=choose_context(options, model.config),
             vocabulary_size=model.config.vocab_size,
             device=str(model.device),
             supports=SUPPORTS,
@@ -161,9 +162,11 @@ class TorchEngine:
             self._wake.notify()
         self._worker.join()
         atexit.unregister(self._leave)
-        if self._batcher is not None:
-            self._last_stats = replace(self._batcher.stats, kv_bytes_used=0)
-            self._batcher = None  # and with it the weights and the caches
+        with self._wake:  # several threads may close at once
+            batcher, self._batcher = self._batcher, None  # and with it the weights and the caches
+        if batcher is not None:
+            self._last_stats = replace(batcher.stats, kv_bytes_used=0)
+            del batcher
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -182,9 +185,10 @@ class TorchEngine:
                 f"token {worst} at position {where} of the prompt is not in 0..{vocabulary - 1}"
             )
         if length > context or (length == context and sampling.max_tokens != 0):
+            more = " or raise --context" if context < self._longest else ""
             return ContextOverflow(
                 f"the prompt has {length} tokens and the context {context}, which leaves no room "
-                "for an answer; shorten the prompt or raise --context"
+                f"for an answer; shorten the prompt{more}"
             )
         return None
 
@@ -215,7 +219,7 @@ class TorchEngine:
     def _leave(self) -> None:
         """Stop after the present step: at exit, a thread that is still in PyTorch would crash."""
         with self._wake:
-            self._leaving = True
+            self._closing = self._leaving = True
             self._wake.notify()
         self._worker.join()
 
@@ -227,6 +231,7 @@ class TorchEngine:
             with torch.inference_mode():
                 while self._take_arrived(batcher):
                     batcher.step()
+            batcher.fail_all(EngineError("the program ends"))  # only then is anything left
         except BaseException as error:
             with self._wake:
                 self._broken = error
@@ -241,12 +246,10 @@ class TorchEngine:
             self._wake.wait_for(
                 lambda: self._arrived or batcher.busy or self._closing or self._leaving
             )
-            if self._leaving:
-                return False
             arrived, self._arrived = self._arrived, []
         for request in arrived:
             batcher.add(request)
-        return batcher.busy
+        return batcher.busy and not self._leaving
 
 
 def load_model(
@@ -259,6 +262,7 @@ def load_model(
     """Read the weights as the options say; memory is checked before anything is read."""
     dtype = choose_dtype(options.dtype)
     config = Checkpoint.open(checkpoint).config
+    choose_context(options, config)  # refuse before anything is read
     experts = choose_experts(options.experts, config, dtype)
     return Transformer.from_checkpoint(
         checkpoint, device=device, dtype=dtype, experts=experts, plan=plan

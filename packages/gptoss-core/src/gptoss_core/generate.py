@@ -23,8 +23,9 @@ from pathlib import Path
 
 import torch
 
+from gptoss_core.device import choose_device
 from gptoss_core.engine import TorchEngine, cache_capacity, load_model
-from gptoss_core.options import TorchOptions, choose_device
+from gptoss_core.options import TorchOptions
 from gptoss_core.parallel import Group, connect
 from gptoss_harmony.cli import run_safely
 from gptoss_harmony.commands import generate as command

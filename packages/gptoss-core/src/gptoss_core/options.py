@@ -73,30 +73,18 @@ class TorchOptions:
             raise UsageError(f"experts must be auto, packed or dense, not {self.experts!r}")
 
 
-def choose_device(name: str) -> torch.device:
-    """Turn an option into a device that is there.
+def choose_context(options: TorchOptions, config: ModelConfig) -> int:
+    """Most tokens of prompt and answer: as asked, or all that the model has.
 
     Raises:
-        UsageError: no such device in this computer, or no such kind of device.
+        UsageError: more than the model has.
     """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"there is no device {name!r}; use auto, cpu, cuda or mps") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"the model does not run on {name!r}; use auto, cpu, cuda or mps")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    longest = config.max_context_length
+    if options.context is not None and options.context > longest:
         raise UsageError(
-            f"device {name} was asked for, but PyTorch sees {torch.cuda.device_count()} CUDA GPUs "
-            "here; use --device cpu, or install a PyTorch build for your GPU"
+            f"context {options.context} is more than the {longest} tokens of the model"
         )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device mps was asked for, but this computer has no Metal GPU; use cpu")
-    return device
+    return options.context or longest
 
 
 def choose_dtype(name: str) -> torch.dtype:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gptoss_core import mxfp4, ops
+from gptoss_core.device import choose_device
 from gptoss_core.errors import ParallelError
 from gptoss_core.experts import PackedWeight
 from gptoss_core.memory import free_bytes
@@ -57,7 +58,7 @@ def load(
 
     Args:
         path: `nano`, a downloaded hub id, or a folder in any of the three layouts.
-        device: where the weights go.
+        device: where the weights go: cpu, cuda, cuda:1, mps or auto.
         dtype: of everything but norms (float32) and packed experts.
         experts: "packed" keeps 4.25 bits a weight; "dense" expands to `dtype` and can be trained.
         attention: the implementation for every layer.
@@ -69,9 +70,10 @@ def load(
     Raises:
         CheckpointError: not a checkpoint, damaged, or a scale of 255.
         OutOfMemory: it will not fit; said before anything is read.
+        UsageError: no such device here.
     """
+    device = choose_device(device)
     checkpoint = Checkpoint.open(path)
-    device = torch.device(device)
     model = Transformer(
         checkpoint.config,
         device="meta",
@@ -100,7 +102,7 @@ def check_memory(model: Transformer, checkpoint: Checkpoint, device: torch.devic
     free = free_bytes(device)
     if free is not None and needed > free:
         dense = any(name.endswith(EXPERT_WEIGHTS) for name, _ in model.named_parameters())
-        remedy = 'use experts="packed", ' if dense else ""
+        remedy = "take packed experts, " if dense else ""
         raise OutOfMemory(
             f"{checkpoint.path} needs {needed / 1e9:.1f} GB on {device} and {free / 1e9:.1f} GB "
             f"are free: {remedy}close other programs, take a smaller model, or split it over "

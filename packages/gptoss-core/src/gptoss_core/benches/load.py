@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from gptoss_core.device import choose_device
 from gptoss_core.memory import peak_bytes
 from gptoss_core.model import Transformer
 from gptoss_harmony.checkpoint import Checkpoint
@@ -45,7 +46,7 @@ class Report:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--checkpoint", default="nano", metavar="CHECKPOINT", help="default nano")
-    parser.add_argument("--device", default=None, help="default cuda where there is one, else cpu")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps, or auto (default)")
     parser.add_argument(
         "--experts",
         default="packed",
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = choose_device(args.device)
     report = measure(args.checkpoint, device=device, experts=args.experts)
     if args.json:
         print(json.dumps(asdict(report), indent=2))
