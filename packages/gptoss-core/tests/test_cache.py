@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gptoss_core.cache import DenseCache, KVCache, RingCache
+from gptoss_core.cache import MOST_ROOM, DenseCache, KVCache, RingCache
 from gptoss_core.errors import ShapeError
 from gptoss_core.model import Transformer
 from gptoss_harmony.config import ModelConfig
@@ -52,6 +52,16 @@ def test_every_query_finds_its_keys(make: type[DenseCache] | type[RingCache]) ->
     assert cache.length == 45
 
 
+def test_long_buffers_grow_by_a_bounded_number_of_slots() -> None:
+    cache = DenseCache(small_config())
+    append(cache, 10_000, small_config())
+    append(cache, 1, small_config())
+    slot = cache.nbytes() / (10_000 + MOST_ROOM)
+    assert slot == 3 * 2 * 2 * 4  # layers, keys and values, elements of a slot, bytes
+    cache.trim()
+    assert cache.nbytes() == slot * 10_001
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_random_walks_of_a_ring(seed: int) -> None:
@@ -64,7 +74,7 @@ def test_random_walks_of_a_ring(seed: int) -> None:
     for _ in range(25):
         length = cache.length
         target = draw.randint(0, length + 5)
-        action = draw.choice(["append", "append", "mark", "truncate", "fork"])
+        action = draw.choice(["append", "append", "mark", "truncate", "fork", "trim"])
         if action == "append":
             append(cache, draw.choice([1, 1, 2, 9, 25]), config)
         elif action == "mark":
@@ -72,6 +82,11 @@ def test_random_walks_of_a_ring(seed: int) -> None:
         elif action == "truncate":
             reached = cache.truncate(target)
             assert reached == cache.length <= min(target, length)
+        elif action == "trim":
+            held = cache.nbytes()
+            cache.trim()
+            assert cache.length == length
+            assert cache.nbytes() <= held
         else:
             cache, before = cache.fork(target), cache
             assert cache.length <= min(target, length)

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from gptoss_core.engine import TorchEngine
+from gptoss_core.memory import cache_bytes
 from gptoss_core.model import Transformer
 from gptoss_core.options import TorchOptions
 from gptoss_harmony.conversation import user_message
@@ -400,6 +401,17 @@ def test_a_request_that_cannot_fit_says_so_and_others_go_on(serve) -> None:
     assert len(answer(engine, prompt_of(100), greedy(5))) == 5
 
 
+def test_a_request_alone_has_the_whole_budget(serve, tiny_model: Transformer) -> None:
+    """Snapshots and room for growth go before the request does."""
+    prompt = prompt_of(900)
+    least = cache_bytes(tiny_model.config, 960, torch.float32)
+    engine = serve(kv_memory=least / 2**30, prefill_chunk=100)
+    wanted = answer(serve(prefix_reuse=False), prompt, greedy(50))
+    assert answer(engine, prompt, greedy(50)) == wanted
+    with pytest.raises(OutOfMemory, match="raise --kv-memory"):
+        list(engine.generate(prompt, greedy(200)))
+
+
 def test_preempted_requests_answer_as_undisturbed_ones(serve) -> None:
     """Three requests that fit one by one but not together; the budget holds after each step."""
     budget = 3.5 / 1024
@@ -417,6 +429,7 @@ def test_preempted_requests_answer_as_undisturbed_ones(serve) -> None:
     running = [engine.generate(*request) for request in requests]
     assert [tokens_of(list(generation)) for generation in running] == wanted
     assert any(preempted), "nothing was preempted: the test is too easy"
+    assert len(preempted) <= 6, "requests are let in only to be sent back"
     assert engine.stats().kv_bytes_used <= budget * 2**30
 
 

@@ -227,10 +227,12 @@ class Batcher:
             if self.store.evict(excess):
                 continue
             request = self.scheduler.preempt()
-            if request is None:
-                (request,) = self.scheduler.running
+            if request is not None:
+                request.release()
+                continue
+            (request,) = self.scheduler.running
+            if not request.trim():
                 self._fail(request, self._too_large(request.cache_bytes))
-            request.release()
 
     def _recover(self, work: Pass, error: Exception) -> None:
         """After a failed pass: its caches are not to be trusted and go.

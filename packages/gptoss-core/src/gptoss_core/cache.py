@@ -29,6 +29,7 @@ from gptoss_harmony.config import ModelConfig
 
 Pair: TypeAlias = tuple[Tensor, Tensor]  # keys and values, (S, G, D) each
 Rings = dict[int, Pair]  # layer -> at most `sliding_window` slots
+MOST_ROOM = 4096  # slots that a full buffer grows by; up to as many it doubles
 
 
 class KVCache(Protocol):
@@ -57,6 +58,10 @@ class KVCache(Protocol):
 
     def fork(self, position: int) -> KVCache:
         """An independent cache of the tokens before `position`; its `length` was really reached."""
+        ...
+
+    def trim(self) -> None:
+        """Give back the memory that only saves work later: snapshots and room for growth."""
         ...
 
     def nbytes(self) -> int:
@@ -109,6 +114,11 @@ class DenseCache:
         other._length = max(0, min(position, self._length))
         other._buffers = [_copy(pair, other._length) for pair in self._buffers]
         return other
+
+    def trim(self) -> None:
+        """Give back the room for growth."""
+        for layer, pair in enumerate(self._buffers):
+            self._buffers[layer] = _copy(pair, self._length)
 
     def nbytes(self) -> int:
         """Bytes of the buffers, room for growth included."""
@@ -259,6 +269,15 @@ class RingCache:
         other._marks = self._marks & set(other._snapshots)
         return other
 
+    def trim(self) -> None:
+        """Give back snapshots and the room for growth; positions to come may be marked again."""
+        self._snapshots = {}
+        self._marks = {mark for mark in self._marks if mark > self._length}
+        self._seen = None
+        self._rings = {layer: (k.clone(), v.clone()) for layer, (k, v) in self._rings.items()}
+        for layer, pair in enumerate(self._buffers):  # one by one: old and new are both there
+            self._buffers[layer] = _copy(pair, self._length)
+
     def nbytes(self) -> int:
         """Bytes held now, room for growth and snapshots included."""
         pairs = [pair for pair in self._buffers if pair]
@@ -268,10 +287,10 @@ class RingCache:
 
 
 def _write(pair: Pair | None, length: int, k: Tensor, v: Tensor) -> Pair:
-    """Write after `length` slots, in place where there is room, else in buffers twice as long."""
+    """Write after `length` slots, in place where there is room, else in longer buffers."""
     stop = length + k.shape[0]
     if pair is None or stop > pair[0].shape[0]:
-        room = max(stop, 2 * length, 64)
+        room = max(stop, min(2 * length, length + MOST_ROOM), 64)
         grown = k.new_empty(room, *k.shape[1:]), v.new_empty(room, *v.shape[1:])
         if pair is not None:
             for new, old in zip(grown, pair, strict=True):

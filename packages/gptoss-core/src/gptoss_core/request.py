@@ -129,6 +129,15 @@ class Request:
         if self.scoring:
             self.scores = [None]
 
+    def trim(self) -> bool:
+        """Make the cache smaller where that loses nothing but time; whether it became smaller."""
+        if self.cache is None:
+            return False
+        before = self.cache_bytes
+        self.cache.trim()
+        self.cache_bytes = self.cache.nbytes()
+        return self.cache_bytes < before
+
     def put(self, output: TokenOutput) -> None:
         """Hand an output to the consumer, if there still is one."""
         stream = self._stream()

@@ -94,6 +94,7 @@ class Scheduler:
             return None
         request = self.running[-1]
         self.requeue([request])
+        self.narrow(len(self.running))  # else it would be let in again and sent back at each step
         return request
 
     def requeue(self, requests: Sequence[Request]) -> None:
