@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -85,10 +85,6 @@ class Tuning:
     def limit(self, operation: str) -> int:
         """The most tokens that the rows of an operation were made for."""
         return self.rows[operation][-1].tokens
-
-    def with_launch(self, operation: str, launch: Launch) -> Tuning:
-        """A copy that uses one launch for all sizes of an operation: what tuning tries."""
-        return replace(self, rows={**self.rows, operation: [Row(0, launch)]})
 
 
 def read_launch(line: Mapping[str, Any], *, pdl: bool) -> Launch:

@@ -60,6 +60,9 @@ class Bench:
             device=machine.device,
         )
         self.graphs = DecodeGraphs(self.model, self.slots)
+        # Whatever lies in fresh memory may be NaN; then all tokens choose the same experts.
+        self.model.cache.full.normal_()
+        self.model.cache.windowed.normal_()
 
     def _pages(self, sequences: int, tokens: int) -> bool:
         """Give each sequence pages of its own; False if the pools are too small."""
