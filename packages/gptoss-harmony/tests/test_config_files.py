@@ -116,7 +116,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from([ORIGINAL_20B, hugging_face()]))
 def test_any_value_anywhere_is_read_or_refused(data, config):
     config = json.loads(json.dumps(config))

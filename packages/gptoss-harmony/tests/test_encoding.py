@@ -109,7 +109,7 @@ TEXT = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TEXT, st.sampled_from([frozenset(), {"<|end|>"}, "all"]), st.sampled_from(["all", ()]))
 def test_encode_equals_openai_harmony(text: str, allowed: object, disallowed: object) -> None:
     options = {"allowed_special": allowed, "disallowed_special": disallowed}
@@ -124,7 +124,7 @@ def test_encode_equals_openai_harmony(text: str, allowed: object, disallowed: ob
     assert all(token < special.FIRST_SPECIAL for token in ENCODING.encode_text(text))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, special.LAST_SPECIAL), max_size=10))
 def test_decode_equals_openai_harmony(tokens: list[int]) -> None:
     assert ENCODING.decode(tokens) == THEIRS.decode(tokens)

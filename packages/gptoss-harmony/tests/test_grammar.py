@@ -8,6 +8,7 @@ import re
 import sys
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from openai_harmony import Message, TextContent, ToolDescription
@@ -27,7 +28,6 @@ from gptoss_harmony.grammar import (
 )
 from gptoss_harmony.parse import StreamParser
 
-jsonschema = pytest.importorskip("jsonschema")
 pytest.importorskip("llguidance")
 
 ENCODING = load_encoding()
@@ -122,7 +122,7 @@ def last_message(tokens: list[int], **options: Any) -> tuple[Message, str, int |
 def test_sampled_json_is_valid_and_fits_the_budget(name: str) -> None:
     grammar = Grammar(ENCODING, AnswerFormat(channels={"final": JsonSchema(SCHEMAS[name])}))
     shortest = grammar.constraint(budget=10_000).tokens_to_end(exact=True)
-    for seed, budget in enumerate([shortest, shortest + 5, 60, 90, 150, 250]):
+    for seed, budget in enumerate([shortest, shortest + 5, 90, 250]):
         tokens = sample(grammar.constraint(budget=budget), seed)
         assert len(tokens) <= budget
         message, text, end = last_message(tokens)
@@ -149,7 +149,7 @@ def test_regex_and_lark() -> None:
     by_regex = Grammar(ENCODING, AnswerFormat(channels={"final": Regex(pattern)}))
     arithmetic = Lark('start: NUMBER ("+" NUMBER)+\nNUMBER: /[1-9][0-9]{0,3}/')
     by_lark = Grammar(ENCODING, AnswerFormat(channels={"final": arithmetic}, analysis=False))
-    for seed in range(6):
+    for seed in range(4):
         assert re.fullmatch(pattern, last_message(sample(by_regex.constraint(budget=80), seed))[1])
         text = last_message(sample(by_lark.constraint(budget=60), seed))[1]
         assert re.fullmatch(r"[1-9]\d{0,3}(\+[1-9]\d{0,3})+", text)
@@ -198,7 +198,7 @@ def test_tool_choices(choice: str, recipients: set[str | None]) -> None:
     tools = () if choice == "none" else ("python",) if choice == "auto" else ()
     grammar = Grammar(ENCODING, call_format(TOOLS, tool_choice=choice, builtin_tools=tools))
     found = set()
-    for seed in range(16):
+    for seed in range(10):
         message, text, end = last_message(sample(grammar.constraint(budget=200), seed))
         found.add(message.recipient)
         assert end == (special.RETURN if message.recipient is None else special.CALL)

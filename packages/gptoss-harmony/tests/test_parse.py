@@ -78,7 +78,7 @@ REPLIES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.one_of(CALLS, SPOKEN, REPLIES), max_size=5), st.booleans())
 def test_well_formed_answers_equal_openai_harmony(messages: list[Message], strict: bool) -> None:
     tokens = [token for message in messages for token in ENCODING.render(message)]
@@ -95,7 +95,7 @@ def test_well_formed_answers_equal_openai_harmony(messages: list[Message], stric
     assert [m.to_dict() for m in parser.messages] == [m.to_dict() for m in messages]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.integers(0, special.FIRST_SPECIAL - 1), max_size=40),
     st.sampled_from(sorted(special.MESSAGE_ENDS)),
@@ -365,7 +365,7 @@ def accounted(parser: StreamParser, events: list[Event]) -> Counter[str]:
     return count
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.lists(HOSTILE, max_size=40),
     st.sampled_from([None, Role.ASSISTANT]),
@@ -390,7 +390,7 @@ def test_any_tokens_are_survived(
         run(StreamParser(ENCODING, role, strict=True), tokens)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.one_of(CALLS, SPOKEN, REPLIES), min_size=1, max_size=3), st.data())
 def test_truncated_answers_keep_their_text(messages: list[Message], data: st.DataObject) -> None:
     tokens = [token for message in messages for token in ENCODING.render(message)]
@@ -400,9 +400,8 @@ def test_truncated_answers_keep_their_text(messages: list[Message], data: st.Dat
     whole = [fields(message)[3] for message in messages]
     found = [fields(message)[3] for message in parser.messages]
     markers = [token for token in tokens[:cut] if token in (special.START, special.MESSAGE)]
-    if (
-        markers and markers[-1] == special.START
-    ):  # cut inside a header: its words may look like text
+    if markers and markers[-1] == special.START:
+        # Cut inside a header, whose words may look like text.
         found = found[: markers.count(special.MESSAGE)]
     assert found[:-1] == whole[: len(found)][:-1]
     if found:
@@ -412,7 +411,7 @@ def test_truncated_answers_keep_their_text(messages: list[Message], data: st.Dat
 @pytest.mark.parametrize("word", ["assistant", "assistant ", "<|channel|>", "to= ", "<", " a"])
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_huge_header_is_survived(word: str, strict: bool) -> None:
-    tokens = [special.START, *tokens_of(word) * 50_000, *tokens_of("<|message|>x<|end|>")]
+    tokens = [special.START, *tokens_of(word) * 20_000, *tokens_of("<|message|>x<|end|>")]
     parser = StreamParser(ENCODING, strict=strict)
     try:
         run(parser, tokens)

@@ -123,7 +123,7 @@ def chain(*parts: tuple[str, str]) -> Conversation:
     )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(CONVERSATIONS, st.booleans())
 @example(chain(("user", "q"), ("analysis", "a"), ("final", "f"), ("analysis", "b")), True)
 def test_every_render_equals_openai_harmony(conversation: Conversation, drop: bool) -> None:
@@ -139,14 +139,14 @@ def test_every_render_equals_openai_harmony(conversation: Conversation, drop: bo
     assert ours == theirs.render_conversation_for_training(conversation, config)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(MESSAGES, st.booleans())
 def test_one_message_equals_openai_harmony(made: Message, functions: bool) -> None:
     options = RenderOptions(conversation_has_function_tools=functions)
     assert ENCODING.render(made, options) == ENCODING.harmony.render(made, options)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(CONVERSATIONS)
 def test_spans_cover_every_token_once(conversation: Conversation) -> None:
     prompt = ENCODING.render_prompt(conversation)
@@ -161,7 +161,7 @@ def test_spans_cover_every_token_once(conversation: Conversation) -> None:
     assert [first[i] for i in range(len(starts))] == starts
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(TEXT)
 def test_no_text_becomes_a_marker(words: str) -> None:
     made = Message(

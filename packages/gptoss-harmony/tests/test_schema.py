@@ -105,7 +105,7 @@ KITCHEN_SINK = {
 }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(schemas().filter(lambda schema: isinstance(schema, dict)))
 @example(KITCHEN_SINK)
 @example({"oneOf": [{"type": "string", "enum": ["a"], "default": "a"}, {"default": 1e-7}]})
@@ -113,7 +113,7 @@ def test_typescript_equals_openai_harmony(schema: dict[str, Any]) -> None:
     assert typescript(json.loads(json.dumps(schema))) == reference(schema)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(VALUES)
 def test_json_text_means_the_value(value: Any) -> None:
     def close(left: Any, right: Any) -> bool:

@@ -127,7 +127,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(JSON)
 def test_sloppy_schemas_are_survived(schema: Any) -> None:
     text, _ = complete_typescript(schema)

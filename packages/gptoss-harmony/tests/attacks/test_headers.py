@@ -132,7 +132,7 @@ shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 kinds = st.sampled_from(["U8", "BF16", "F32", "F64"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(st.dictionaries(names.filter("__metadata__".__ne__), st.tuples(kinds, shapes), max_size=6))
 def test_what_is_built_is_read_back(scratch, tensors):
     header, entries = build_header((name, *rest) for name, rest in tensors.items())
@@ -159,7 +159,7 @@ entry_like = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(names, entry_like | json_values, max_size=4), st.binary(max_size=40))
 def test_random_headers_are_read_or_refused(scratch, header, data):
     path = scratch / "x"
@@ -173,7 +173,7 @@ def test_random_headers_are_read_or_refused(scratch, header, data):
     assert all(0 < e.start <= e.stop <= size for e in entries.values())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 220))
 def test_random_bytes_are_read_or_refused(scratch, content, length):
     path = scratch / "x"
@@ -191,7 +191,7 @@ def good(tmp_path_factory):
     return random_checkpoint(folder, tiny_config(vocab_size=64), layout="hf-mxfp4")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_any_flipped_byte_of_a_header_is_survived(good, scratch, data):
     folder = scratch
