@@ -88,6 +88,7 @@ def test_titles() -> None:
         "<![CDATA[" * 1000,
         "<x:y z='" * 1000,
         "<p " + "a=b " * 100_000 + ">x",
+        "<p>word and word " * 6_000_000,
         "\ud800\udfff\ufffe",
     ],
     ids=lambda html: html[:12].encode("utf-8", "replace").decode(),
@@ -95,7 +96,7 @@ def test_titles() -> None:
 def test_hostile_html_gives_a_bounded_page(html: str) -> None:
     started = time.process_time()
     page = html_page(html, URL)
-    assert len(page.text) < MAX_CHARACTERS * 3
+    assert len(page.text) < MAX_CHARACTERS + 1000
     assert page.lines
     # A bound on work, not a benchmark: quadratic behaviour would take minutes.
     assert time.process_time() - started < 60

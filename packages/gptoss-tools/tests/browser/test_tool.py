@@ -250,13 +250,14 @@ def test_a_failing_backend_is_told_to_the_model() -> None:
             raise BackendError("x" * 5000)
 
         async def fetch(self, url: str) -> Any:
-            raise BackendError("gone")
+            raise BackendError("gone") if "gone" in url else ZeroDivisionError
 
     tool = SimpleBrowserTool(backend=Broken())
     text = ask(tool, "search", query="q")
     assert text.startswith("Error during search for `q`: xxx")
     assert len(text) < 1100
-    assert ask(tool, "open", id="https://x/") == "Error fetching URL `https://x/`: gone"
+    assert ask(tool, "open", id="https://gone/") == "Error fetching URL `https://gone/`: gone"
+    assert "ZeroDivisionError" in ask(tool, "open", id="https://x/")
 
 
 def test_the_readme_usage_of_the_original_with_only_the_import_changed(

@@ -101,6 +101,7 @@ def failure_at(
     return None
 
 
+@pytest.mark.slow
 def test_sigkill_at_every_write_of_a_commit(tmp_path: Path) -> None:
     outcomes = []
     for count in range(1, 200):
@@ -120,6 +121,7 @@ def test_sigkill_at_every_write_of_a_commit(tmp_path: Path) -> None:
     assert outcomes == sorted(outcomes)
 
 
+@pytest.mark.slow
 def test_sigkill_at_every_write_of_recovery_and_undo(tmp_path: Path) -> None:
     for count in range(1, 200):
         root = tmp_path / str(count)
@@ -158,6 +160,7 @@ def test_a_full_disk_at_every_write_leaves_nothing_behind(tmp_path: Path) -> Non
     assert tree(root) == AFTER
 
 
+@pytest.mark.slow
 def test_recovery_does_not_overwrite_a_later_edit(tmp_path: Path) -> None:
     for count in range(1, 200):
         root = tmp_path / str(count)

@@ -1,6 +1,7 @@
 """python as a tool in its jails: the contract, output, time, files, cancelling."""
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from openai_harmony import Author, Message, Role, TextContent, ToolNamespaceConfig
 
-from gptoss_harmony.testing import ToolContract
+from gptoss_harmony.testing import ToolContract, require
 from gptoss_tools.errors import SandboxError
 from gptoss_tools.python.limits import Limits
 from gptoss_tools.python.sandbox import Sandbox
@@ -168,3 +169,38 @@ def test_the_bare_host_needs_its_unsafe_name() -> None:
 
     with pytest.raises(SandboxError, match="use a jail"):
         UnsafeHostSandbox(i_know_this_is_unsafe=False)
+
+
+@pytest.mark.bubblewrap
+def test_the_readme_usage_of_the_original_with_only_the_import_changed() -> None:
+    """Build the prompt, parse the model's call, process it, extend the conversation."""
+    from openai_harmony import Conversation, SystemContent
+
+    from gptoss_harmony.encoding import load_encoding
+
+    require(shutil.which("bwrap") is not None, "bubblewrap is not installed")
+    encoding = load_encoding()
+    python_tool = PythonTool()
+    system_message_content = SystemContent.new().with_tools(python_tool.tool_config)
+    messages = [
+        Message.from_role_and_content(Role.SYSTEM, system_message_content),
+        Message.from_role_and_content(Role.USER, "What's the square root of 9001?"),
+    ]
+    assert encoding.render_conversation_for_completion(
+        Conversation.from_messages(messages), Role.ASSISTANT
+    )
+    said = "<|channel|>analysis to=python code<|message|>print(9001 ** 0.5 > 94.87)<|call|>"
+    output_tokens = encoding.encode(said, allowed_special="all")
+    messages += encoding.parse_messages_from_completion_tokens(output_tokens, Role.ASSISTANT)
+    last_message = messages[-1]
+    assert last_message.recipient == "python"
+
+    async def go_on() -> None:
+        messages.extend(await python_tool.process(last_message))
+
+    asyncio.run(go_on())
+    python_tool.close()
+    assert messages[-1].content[0].text == "True"
+    assert encoding.render_conversation_for_completion(
+        Conversation.from_messages(messages), Role.ASSISTANT
+    )

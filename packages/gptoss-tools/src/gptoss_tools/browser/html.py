@@ -18,6 +18,7 @@ from gptoss_tools.browser.page import Page, host_of
 from gptoss_tools.browser.writer import TextWriter
 
 MAX_CHARACTERS = 2_000_000  # of text; what follows is cut with a note
+_MAX_HTML = 10_000_000  # characters that are parsed
 _MAX_ELEMENTS = 400_000
 _SKIPPED = {"audio", "canvas", "embed", "head", "iframe", "noscript", "object", "script", "select"}
 _SKIPPED |= {"style", "svg", "template", "video"}
@@ -28,6 +29,7 @@ _LINES = {"address", "article", "aside", "body", "caption", "dd", "details", "di
 _LINES |= {"fieldset", "figcaption", "footer", "form", "header", "legend", "li", "main", "nav"}
 _LINES |= {"section", "summary", "tbody", "tfoot", "thead", "tr"}
 _CAPTURED = {"a", "sub", "sup"}
+_CUT = "[The rest of the page is cut.]"
 _WORD = re.compile(r"[\w\-+−]+")
 
 
@@ -39,14 +41,18 @@ def html_page(html: str, url: str, *, title: str = "") -> Page:
         url: where it came from.
         title: wins over the document's own.
     """
-    root = _parse(page_characters(html))
+    root = _parse(page_characters(html[:_MAX_HTML]))
     if root is None:
         return Page(url, title or host_of(url), f"\nURL: {url}\n")
     reader = _Reader(LinkTable(url))
     reader.read(root)
     found = " ".join((root.findtext(".//title") or "").split())
-    text = f"\nURL: {url}\n{reader.writer.text()}"
+    text = f"\nURL: {url}\n{_shortened(reader.writer.text())}"
     return Page(url, title or found or host_of(url), text, reader.table.links)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}\n\n{_CUT}"
 
 
 def _parse(html: str) -> Any:
@@ -73,7 +79,7 @@ class _Reader:
     def read(self, root: Any) -> None:
         for count, (event, element) in enumerate(_walk(root)):
             if count > _MAX_ELEMENTS or self.writer.length > MAX_CHARACTERS:
-                self.writer.note("[The rest of the page is cut.]")
+                self.writer.note(_CUT)
                 return
             if event == "start":
                 self._open(element.tag, element)

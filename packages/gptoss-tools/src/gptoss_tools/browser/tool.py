@@ -16,7 +16,6 @@ from typing import Any
 
 from openai_harmony import Message, ToolNamespaceConfig
 
-from gptoss_harmony.errors import HarmonyError
 from gptoss_harmony.tool import ToolReply
 from gptoss_tools.browser.arguments import FUNCTIONS, check_arguments, parse_arguments
 from gptoss_tools.browser.backends.protocol import Backend, SearchResult
@@ -103,9 +102,9 @@ class SimpleBrowserTool:
         count = max(1, min(topn, self._max_search_results))
         try:
             results = await self.backend.search(query, topn=count)
-        except HarmonyError as error:
+        except Exception as error:  # a backend is anybody's code; its failures are the model's news
             raise CallError(
-                f"Error during search for `{shortened(query)}`: {shortened(str(error))}"
+                f"Error during search for `{shortened(query)}`: {_words(error)}"
             ) from error
         return self._show(self._state.add(results_page(query, results[:count])))
 
@@ -143,10 +142,8 @@ class SimpleBrowserTool:
             url = VIEW_SOURCE + url
         try:
             page = await self.backend.fetch(url)
-        except HarmonyError as error:
-            raise CallError(
-                f"Error fetching URL `{shortened(url)}`: {shortened(str(error))}"
-            ) from error
+        except Exception as error:
+            raise CallError(f"Error fetching URL `{shortened(url)}`: {_words(error)}") from error
         return self._state.add(page)
 
     def _find(self, pattern: str, cursor: int) -> str:
@@ -205,6 +202,10 @@ def results_page(query: str, results: list[SearchResult]) -> Page:
     ]
     text = "\n".join(["", "URL: ", "# Search Results", "", *(items or ["No results."])])
     return Page("", query, text, table.links, kind="search")
+
+
+def _words(error: Exception) -> str:
+    return shortened(str(error) or repr(error))
 
 
 def _error(text: str) -> str:

@@ -118,7 +118,7 @@ class ApplyPatchTool:
         try:
             # A thread that started writing finishes even if the caller goes away.
             report = await asyncio.to_thread(self.apply, call_text(message))
-        except PatchError as error:
+        except (PatchError, OSError) as error:
             return answer(message, f"Error: {error}", name=name)
         done = "Done! (dry run: nothing was written)" if report.dry_run else "Done!"
         return answer(message, "\n".join([done, *report.notes]), name=name)

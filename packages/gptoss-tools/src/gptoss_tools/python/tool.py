@@ -123,7 +123,7 @@ class PythonTool:
             return answer(message, text, name=self.name)
         try:
             text = self.describe(await self._run_async(call_text(message)))
-        except HarmonyError as error:
+        except (HarmonyError, OSError) as error:
             text = f"[ERROR] {error}"
         return answer(message, text, name=self.name)
 
