@@ -15,11 +15,12 @@ through it.
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections import deque
 from collections.abc import Sequence as Tokens
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 
@@ -27,13 +28,16 @@ from gptoss_harmony.engine import Constraint, EngineSpec, EngineStats, Prompt, S
 from gptoss_harmony.errors import EngineError, OutOfMemory
 from gptoss_harmony.generation import TokenStream
 from gptoss_harmony.tokens import ASSISTANT_ACTION_ENDS
-from gptoss_triton.build import Machine, build_machine, check_device, open_checkpoint
+from gptoss_triton.errors import ConstraintFailed, UnsupportedGpu
 from gptoss_triton.options import TritonOptions
 from gptoss_triton.refusal import refusal_of
 from gptoss_triton.request import Request
-from gptoss_triton.runner import Drawn, Flight
 from gptoss_triton.sequence import Sequence
-from gptoss_triton.special import ConstraintFailed
+from gptoss_triton.tuning import Tuning
+
+if TYPE_CHECKING:  # these need Triton, which exists on Linux only
+    from gptoss_triton.build import Machine
+    from gptoss_triton.runner import Drawn, Flight
 
 SUPPORTS = frozenset({"constraint", "logprobs", "seed", "batching", "exact_tokens"})
 
@@ -77,9 +81,24 @@ class TritonEngine:
         Raises:
             HarmonyError: no such checkpoint, no usable GPU, or too little memory.
         """
+        from gptoss_triton.build import build_machine, check_device, open_checkpoint
+
         device = check_device(options.device)
         source = open_checkpoint(checkpoint)
         return cls(build_machine(source, device, options), model_id=Path(checkpoint).name)
+
+    @staticmethod
+    def unavailable() -> str | None:
+        """Why the engine cannot run on this machine, or None."""
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed, which exists on Linux only"
+        if not torch.cuda.is_available():
+            return "no CUDA GPU is usable"
+        try:
+            Tuning.for_device(torch.device("cuda", torch.cuda.current_device()))
+        except UnsupportedGpu as error:
+            return str(error)
+        return None
 
     @property
     def spec(self) -> EngineSpec:
@@ -217,8 +236,9 @@ class TritonEngine:
         try:
             flight = self._machine.runner.launch(step, self._requests)
         except ConstraintFailed as failure:
-            self._end(failure.request)
-            failure.request.fail(failure)
+            request = self._requests[failure.number]
+            self._end(request)
+            request.fail(failure)
             return False
         except torch.cuda.OutOfMemoryError as error:
             self._fail_step([*step.decode, *(sequence for sequence, _ in step.chunks)], error)

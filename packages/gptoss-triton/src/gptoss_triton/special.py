@@ -15,19 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptoss_harmony.errors import EngineError
+from gptoss_triton.errors import ConstraintFailed
 from gptoss_triton.launch import Launch
 from gptoss_triton.request import Request
 from gptoss_triton.sample import allow, draw, thresholds
 from gptoss_triton.slots import Slots
-
-
-class ConstraintFailed(EngineError):
-    """A constraint raised or left nothing; `request` says whose it is."""
-
-    def __init__(self, message: str, request: Request) -> None:
-        super().__init__(message)
-        self.request = request
 
 
 def masks_of(requests: Sequence[Request], vocabulary: int) -> dict[int, Tensor]:
@@ -51,12 +43,14 @@ def masks_of(requests: Sequence[Request], vocabulary: int) -> dict[int, Tensor]:
         try:
             bound = request.constraint.fill(row)
         except Exception as error:
-            raise ConstraintFailed(f"the constraint failed: {error}", request) from error
+            raise ConstraintFailed(
+                f"the constraint failed: {error}", request.sequence.number
+            ) from error
         if bound and not row.any():
             raise ConstraintFailed(
                 "the constraint allows no token here; check that the grammar can be continued at "
                 "every point",
-                request,
+                request.sequence.number,
             )
         if bound:
             masks[request.sequence.number] = torch.from_numpy(row)
