@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from gptoss_tools.errors import PatchError
 from gptoss_tools.patch.apply import apply_patch, undo_patch
 
+# Every patch is synced to disk several times; memory is quick at that.
+SCRATCH = "/dev/shm" if os.path.isdir("/dev/shm") else None
 NAMES = st.sampled_from(["a", "b.txt", "d/c.py", "d/e/ü f", "d/g", "-x", "@@", "h***"])
 # Few different lines, so that context repeats and the place has to be found by order.
 LINES = st.lists(
@@ -71,13 +73,13 @@ def plain(tree: dict[str, list[str]]) -> dict[str, list[str]]:
     return {name: lines or [""] for name, lines in tree.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TREES, TREES)
 def test_applied_is_edited_and_undo_goes_back(
     old: dict[str, list[str]], new: dict[str, list[str]]
 ) -> None:
     old, new = plain(old), plain(new)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         root = Path(folder)
         write(root, old)
         if old == new:
@@ -104,7 +106,7 @@ def test_line_ends_bom_and_final_newline_survive(
     last = data.draw(st.sampled_from(["", ending]))
     mark = b"\xef\xbb\xbf" if bom else b""
     patch = f"*** Begin Patch\n*** Update File: f\n@@\n-{lines[index]}\n+NEW\n+NEWER\n*** End Patch"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         path = Path(folder, "f")
         path.write_bytes(mark + (ending.join(lines) + last).encode())
         apply_patch(patch, folder)
