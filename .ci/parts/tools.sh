@@ -44,7 +44,7 @@ _tools_image() {
     debootstrap --variant=minbase --include=python3 bookworm "$root" > "$GPTOSS_PARTS/debootstrap.log" || return 1
     # The session test mounts this machine's interpreter, which may live below /root.
     chmod 755 "$root/root"
-    tar -C "$root" -c . | docker import - "$GPTOSS_TEST_IMAGE" > /dev/null
+    tar -C "$root" -c . | docker import - "$GPTOSS_TEST_IMAGE" > /dev/null || return 1
     rm -rf "$root"
 }
 

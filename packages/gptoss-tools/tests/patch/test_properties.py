@@ -161,18 +161,24 @@ def everything(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_hundred_mutated_patches_never_half_write_nor_leave_the_root(
-    tmp_path: Path, seed: int
+    scratch: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
     old = {"a": ["x", "y"], "d/c.py": ["def f():", "  x", "", "  y", ""], "b": ["1"]}
     new = {"a": ["x", "z"], "d/c.py": ["def f():", "  x", "  w", ""], "n": ["new", ""]}
     patch = render(old, new)
-    outside = tmp_path / "outside"
+    outside = scratch / "outside"
     applied = 0
     for _ in range(100):
-        root = tmp_path / "root"
+        root = scratch / "root"
         shutil.rmtree(root, ignore_errors=True)
         shutil.rmtree(outside, ignore_errors=True)
         outside.mkdir()
@@ -195,5 +201,5 @@ def test_a_hundred_mutated_patches_never_half_write_nor_leave_the_root(
             undo_patch(root)
             assert everything(root) == before
         assert everything(outside) == {"x": b"x"}
-        assert sorted(os.listdir(tmp_path)) == ["outside", "root"]
+        assert sorted(os.listdir(scratch)) == ["outside", "root"]
     assert applied < 100
