@@ -28,7 +28,7 @@ from gptoss_triton.linear import linear, linear_many
 from gptoss_triton.norm import embed, residual_norm
 from gptoss_triton.plan import Plan, make_plan
 from gptoss_triton.rope_cache import rope_cache
-from gptoss_triton.router import router_few, router_many
+from gptoss_triton.router import LARGEST_HALF, router_few, router_many
 from gptoss_triton.tuning import Tuning
 from gptoss_triton.weights import LayerWeights, ModelWeights
 
@@ -224,45 +224,19 @@ class Model:
             to the stream, (Q, N).
         """
         tokens, width = x.shape
-        top = self.config.experts_per_token
         direct = tokens <= self.tuning.limit("experts_up_direct")
-        names = (
-            ("experts_up_direct", "experts_down_direct")
-            if direct
-            else ("experts_up", "experts_down")
-        )
-        launches = [self.tuning.launch(name, tokens) for name in names]
-        half = self.dtype == torch.bfloat16 and not launches[0].scaled
+        form = "_direct" if direct else ""
+        up, down = (self.tuning.launch(f"experts_{name}{form}", tokens) for name in ("up", "down"))
+        half = self.dtype == torch.bfloat16 and not up.scaled
         kind = torch.float16 if half else self.dtype
-        chosen = self._ints((tokens + 1) * top)
-        gates = torch.empty((tokens + 1) * top, dtype=torch.float32, device=self.device)
-        if tokens <= self.tuning.limit("router_few"):
-            states = x.new_empty((tokens, width), dtype=kind)
-            router_few(
-                x, y, layer.mlp_norm, layer.gate_weight, layer.gate_bias, batch.positions,
-                total=spare, normed=states, scratch=self._router_scratch,
-                chosen=chosen[: tokens * top], gates=gates[: tokens * top],
-                launch=self.tuning.launch("router_few", tokens),
-            )  # fmt: skip
-            x, spare = spare, x
-        else:
-            normed = torch.empty_like(y)
-            norm = self.tuning.launch("norm", tokens)
-            residual_norm(x, y, layer.mlp_norm, x, normed, launch=norm)
-            router_many(
-                normed, layer.gate_weight, layer.gate_bias, batch.positions, chosen, gates,
-                top=top, launch=self.tuning.launch("router_many", tokens),
-            )  # fmt: skip
-            states = normed.to(kind)
-        chosen, gates = chosen[: tokens * top], gates[: tokens * top]
+        x, spare, states, chosen, gates = self._route(layer, x, y, spare, batch, kind)
         if self.trace is not None:
             self.trace.append(chosen)
-        hidden = states.new_empty((tokens * top, self.config.intermediate_size))
-        rows = torch.empty(
-            (tokens * top, width), device=self.device, dtype=torch.float32 if direct else self.dtype
-        )
+        pairs = chosen.numel()
+        hidden = states.new_empty((pairs, self.config.intermediate_size))
+        kept = torch.float32 if direct else self.dtype
+        rows = torch.empty((pairs, width), device=self.device, dtype=kept)
         limit = self.config.swiglu_limit
-        up, down = launches
         if direct:
             sums = self._sums
             experts_direct(
@@ -277,6 +251,45 @@ class Model:
             experts_grouped(states, layer.up, plan, gates, hidden, swiglu=limit, launch=up)
             experts_grouped(hidden, layer.down, plan, gates, rows, swiglu=None, launch=down)
         return x, spare, rows
+
+    def _route(
+        self,
+        layer: LayerWeights,
+        x: Tensor,
+        y: Tensor,
+        spare: Tensor,
+        batch: Batch,
+        kind: torch.dtype,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Add attention, norm, choose.
+
+        Returns:
+            Stream and spare buffer (T, N), normed states (T, N) in `kind`, experts (Q,) int32 and
+            their weights (Q,) float32.
+        """
+        tokens, top = x.shape[0], self.config.experts_per_token
+        used = slice(tokens * top)
+        chosen = self._ints((tokens + 1) * top)
+        gates = torch.empty((tokens + 1) * top, dtype=torch.float32, device=self.device)
+        if tokens <= self.tuning.limit("router_few"):
+            states = torch.empty_like(x, dtype=kind)
+            router_few(
+                x, y, layer.mlp_norm, layer.gate_weight, layer.gate_bias, batch.positions,
+                total=spare, normed=states, scratch=self._router_scratch,
+                chosen=chosen[used], gates=gates[used],
+                launch=self.tuning.launch("router_few", tokens),
+            )  # fmt: skip
+            return spare, x, states, chosen[used], gates[used]
+        states = torch.empty_like(y)
+        norm = self.tuning.launch("norm", tokens)
+        residual_norm(x, y, layer.mlp_norm, x, states, launch=norm)
+        router_many(
+            states, layer.gate_weight, layer.gate_bias, batch.positions, chosen, gates,
+            top=top, launch=self.tuning.launch("router_many", tokens),
+        )  # fmt: skip
+        if kind == torch.float16:
+            states = states.clamp(-LARGEST_HALF, LARGEST_HALF).to(kind)
+        return x, spare, states, chosen[used], gates[used]
 
 
 def prefill_tiles(

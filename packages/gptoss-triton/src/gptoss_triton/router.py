@@ -20,6 +20,8 @@ from gptoss_triton.launch import Launch
 from gptoss_triton.norm import EPSILON
 from gptoss_triton.pdl import release_next, wait_previous
 
+LARGEST_HALF = 65504.0  # float16 states saturate: a gain in the thousands must not become inf
+
 
 @triton.jit
 def _choose(logits, rows, live, chosen, gates, EXPERTS: tl.constexpr, TOP: tl.constexpr):
@@ -79,7 +81,10 @@ def _router_few(
     value = tl.load(x + token * width + column, mask=inside, other=0.0)
     value += tl.load(y + token * width + column, mask=inside, other=0.0).to(tl.float32)
     rms = tl.rsqrt(tl.sum(value * value, 0) / width + EPSILON)
-    state = (value * rms * scale).to(normed.dtype.element_ty)
+    wide = value * rms * scale
+    if normed.dtype.element_ty == tl.float16:
+        wide = tl.minimum(tl.maximum(wide, -65504.0), 65504.0)
+    state = wide.to(normed.dtype.element_ty)
     if part == 0:
         tl.store(total + token * width + column, value, mask=inside)
         tl.store(normed + token * width + column, state, mask=inside)
