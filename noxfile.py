@@ -22,6 +22,8 @@ import nox
 ROOT = Path(__file__).parent
 SUPPORTED = ("3.11", "3.12", "3.13")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+# What differs between Pythons shows in the quick tests; real engines and long runs are met once.
+QUICK = "not slow and not two_venvs and not docker and not node and not codex and not vllm"
 SHARED = ROOT / ".nox" / f"all-packages-{HERE}"
 
 nox.needs_version = ">=2025.2.9"
@@ -150,7 +152,7 @@ def tests_without_torch(session: nox.Session) -> None:
     every = find_packages()
     packages = [package for package in every.values() if not package.needs_torch(every)]
     session.install("--quiet", *editable(packages), *test_requirements(packages))
-    session.run("pytest", *test_folders(packages), *session.posargs)
+    session.run("pytest", *test_folders(packages), "-m", QUICK, *session.posargs)
 
 
 def test_requirements(packages: list[Package]) -> list[str]:
