@@ -33,7 +33,7 @@ class Machine:
         device: where it is.
         memory: the plan it was built by.
         scheduler: plans steps.
-        runner: runs them; None after `free`.
+        runner: runs them; useless after `free`.
     """
 
     config: ModelConfig
