@@ -92,3 +92,28 @@ def test_closing_lets_answers_finish_and_refuses_new_ones(checkpoint):
     assert len(tokens_of(list(generation))) == 2
     with pytest.raises(EngineError, match="closed"):
         next(engine.generate([1], greedy(1)))
+
+
+def test_a_failing_constraint_ends_its_own_request_only(engine):
+    from gptoss_harmony.errors import EngineError
+
+    class Broken:
+        source, done = None, False
+
+        def fill(self, row):
+            row[:] = 0
+            return True
+
+        def accept(self, token):
+            raise AssertionError("nothing was allowed")
+
+        def rollback(self, count):
+            raise AssertionError("nothing was accepted")
+
+    bystander = engine.generate([9, 8, 7], greedy(3))
+    broken = engine.generate([1, 2, 3], greedy(3), constraint=Broken())
+    beside = engine.generate([4, 5, 6], greedy(3))
+    assert beside.cached_tokens == 0
+    with pytest.raises(EngineError, match="allows no token"):
+        next(broken)
+    assert len(tokens_of(list(bystander))) == len(tokens_of(list(beside))) == 3

@@ -233,6 +233,12 @@ class TritonEngine:
         step = scheduler.plan(may_preempt=not self._flights)
         if step is None:
             return False
+        for sequence in step.admitted:
+            request = self._requests[sequence.number]
+            if not request.begun:
+                self._prompt_tokens += sequence.prompt
+                self._cached_tokens += sequence.cached or 0
+            request.begin()
         try:
             flight = self._machine.runner.launch(step, self._requests)
         except ConstraintFailed as failure:
@@ -243,12 +249,6 @@ class TritonEngine:
         except torch.cuda.OutOfMemoryError as error:
             self._fail_step([*step.decode, *(sequence for sequence, _ in step.chunks)], error)
             return False
-        for sequence in step.admitted:
-            request = self._requests[sequence.number]
-            if not request.begun:
-                self._prompt_tokens += sequence.prompt
-                self._cached_tokens += sequence.cached or 0
-            request.begin()
         scheduler.launched(step)
         self._flights.append(flight)
         return True

@@ -68,9 +68,10 @@ class Request:
     def begin(self) -> None:
         """Tell the consumer how much was cached, once."""
         stream = self._stream()
-        if stream is not None and not self.begun and self.sequence.cached is not None:
+        if not self.begun and self.sequence.cached is not None:
             self.begun = True
-            stream.begin(cached_tokens=self.sequence.cached)
+            if stream is not None:
+                stream.begin(cached_tokens=self.sequence.cached)
 
     def accept(self, token: int) -> FinishReason | None:
         """Take a drawn token in; returns why the answer ends with it, or None.
