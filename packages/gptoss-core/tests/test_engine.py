@@ -392,10 +392,11 @@ def test_known_extras_switch_a_thermostat_on(serve) -> None:
 
 
 def test_a_request_that_cannot_fit_says_so_and_others_go_on(serve) -> None:
-    engine = serve(kv_memory=2 / 1024)  # 2 MiB: about a thousand tokens
+    engine = serve(kv_memory=1 / 1024)  # 1 MiB: about 200 tokens
     with pytest.raises(OutOfMemory, match="raise --kv-memory"):
         next(engine.generate(prompt_of(3000), greedy(1)))
-    growing = engine.generate(prompt_of(300), greedy(3000))
+    growing = engine.generate(prompt_of(100), greedy(3000))
+    assert next(growing).token is not None
     with pytest.raises(OutOfMemory, match="raise --kv-memory"):
         list(growing)
     assert len(answer(engine, prompt_of(100), greedy(5))) == 5
@@ -403,13 +404,13 @@ def test_a_request_that_cannot_fit_says_so_and_others_go_on(serve) -> None:
 
 def test_a_request_alone_has_the_whole_budget(serve, tiny_model: Transformer) -> None:
     """Snapshots and room for growth go before the request does."""
-    prompt = prompt_of(900)
-    least = cache_bytes(tiny_model.config, 960, torch.float32)
+    prompt = prompt_of(600)
+    least = cache_bytes(tiny_model.config, 620, torch.float32)
     engine = serve(kv_memory=least / 2**30, prefill_chunk=100)
-    wanted = answer(serve(prefix_reuse=False), prompt, greedy(50))
-    assert answer(engine, prompt, greedy(50)) == wanted
+    wanted = answer(serve(prefix_reuse=False), prompt, greedy(20))
+    assert answer(engine, prompt, greedy(20)) == wanted
     with pytest.raises(OutOfMemory, match="raise --kv-memory"):
-        list(engine.generate(prompt, greedy(200)))
+        list(engine.generate(prompt, greedy(100)))
 
 
 def test_preempted_requests_answer_as_undisturbed_ones(serve) -> None:

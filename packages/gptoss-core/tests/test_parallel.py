@@ -29,21 +29,26 @@ torch.set_num_threads(1)
 group = parallel.connect(sys.argv[1])
 tokens = group.share_object(list(range(3, 173)) if group.rank == 0 else None)
 tokens = torch.tensor(tokens, device=group.device)
-results = []
-with torch.no_grad():
-    for folder in sys.argv[3:]:
-        for experts in ("packed", "dense"):
-            model = Transformer.from_checkpoint(
-                folder, device=group.device, dtype=torch.float32, experts=experts, plan=group.plan
-            )
-            cache = RingCache(model.config)
-            first = model(tokens[:150], cache=cache)
-            results.append(torch.cat([first, model(tokens[150:], cache=cache)]).cpu())
-token = group.share(torch.tensor([41 + group.rank], device=group.device))
-assert token.tolist() == [41], token
-if group.rank == 0:
-    torch.save(results, sys.argv[2])
-group.close()
+
+
+def logits(folder, experts):
+    model = Transformer.from_checkpoint(
+        folder, device=group.device, dtype=torch.float32, experts=experts, plan=group.plan
+    )
+    cache = RingCache(model.config)
+    first = model(tokens[:150], cache=cache)
+    return torch.cat([first, model(tokens[150:], cache=cache)]).cpu()
+
+
+try:
+    with torch.no_grad():
+        results = [logits(folder, form) for folder in sys.argv[3:] for form in ("packed", "dense")]
+    token = group.share(torch.tensor([41 + group.rank], device=group.device))
+    assert token.tolist() == [41], token
+    if group.rank == 0:
+        torch.save(results, sys.argv[2])
+finally:
+    group.close()
 """
 
 
