@@ -9,8 +9,8 @@ uvicorn.run(app, port=8000)
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
@@ -24,6 +24,7 @@ from gptoss_serve.completions.text import TextService
 from gptoss_serve.errors import InvalidRequest, NotFound, ServeError, as_serve_error
 from gptoss_serve.guard import Guard
 from gptoss_serve.limits import Admission
+from gptoss_serve.local_servers import local_servers_router
 from gptoss_serve.metrics import Metrics
 from gptoss_serve.models import ModelNames
 from gptoss_serve.operations import operations_router
@@ -75,20 +76,16 @@ def create_app(
     )
     text = TextService(session, models=models, admission=admission)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if store is not None:
-            await store.expire()
-        yield
-        # The server has stopped listening; background answers may still run.
-        if not await admission.drain(settings.drain_seconds):
-            _log.warning("answers still ran after %g s; stopping them", settings.drain_seconds)
-        await service.close()
-
-    app = FastAPI(title="gptoss", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="gptoss",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(service, store, admission, settings),
+    )
     app.include_router(responses_router(service, settings))
     app.include_router(completions_router(chat, text, settings))
     app.include_router(operations_router(models, metrics))
+    app.include_router(local_servers_router(models))
     _add_error_handlers(app)
     if settings.origins:
         app.add_middleware(
@@ -99,6 +96,27 @@ def create_app(
         )
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     return app
+
+
+def _lifespan(
+    service: ResponseService,
+    store: ResponseStore | None,
+    admission: Admission,
+    settings: ServerSettings,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """What happens before the first request and after the last."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if store is not None:
+            await store.expire()
+        yield
+        # The server has stopped listening; background answers may still run.
+        if not await admission.drain(settings.drain_seconds):
+            _log.warning("answers still ran after %g s; stopping them", settings.drain_seconds)
+        await service.close()
+
+    return lifespan
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -1,0 +1,181 @@
+"""`gptoss serve`: the Responses API, Chat Completions and their operations over any engine."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import uvicorn
+
+from gptoss_harmony.errors import UsageError
+from gptoss_harmony.options import add_engine_argument, engine_options, resolve_engine
+from gptoss_harmony.plugins import open_engine
+from gptoss_serve.app import create_app
+from gptoss_serve.responses.store import ResponseStore
+from gptoss_serve.settings import ServerSettings
+from gptoss_serve.tool_options import add_tool_options, make_toolbox
+
+HELP = "serve the Responses API and Chat Completions"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags; `--checkpoint`, `--port` and `--inference-backend` are the original's."""
+    parser.add_argument(
+        "--checkpoint",
+        default="nano",
+        metavar="FILE",
+        help="an original/ or Hugging Face folder, a model.bin, a hub id, or nano (default nano)",
+    )
+    parser.add_argument("--port", type=int, default=8000, help="port (default 8000; 0 any)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)"
+    )
+    add_engine_argument(parser, "--inference-backend")
+    parser.add_argument("--model-name", metavar="NAME", help="name in /v1/models")
+    parser.add_argument(
+        "--alias", action="append", default=[], metavar="NAME", help="another name; repeatable"
+    )
+    parser.add_argument(
+        "--browser", action="store_true", help="offer our browser to clients that ask for it"
+    )
+    parser.add_argument(
+        "--python", action="store_true", help="offer our python to clients that ask for it"
+    )
+    add_tool_options(parser)
+    _add_behaviour(parser)
+
+
+def _add_behaviour(parser: argparse.ArgumentParser) -> None:
+    defaults = ServerSettings()
+    group = parser.add_argument_group("behaviour")
+    group.add_argument(
+        "--store",
+        default="",
+        metavar="FILE",
+        help="where responses are kept: a file, memory, or off (default: in the user's cache)",
+    )
+    group.add_argument(
+        "--store-days", type=float, default=30.0, metavar="N", help="forget after (default 30)"
+    )
+    group.add_argument(
+        "--reasoning-events",
+        choices=("text", "summary", "spec"),
+        default=defaults.reasoning,
+        help="names of reasoning events (default text, which Codex and OpenAI's SDKs read)",
+    )
+    group.add_argument(
+        "--reasoning-content",
+        action="store_true",
+        help="Chat Completions: write thoughts to reasoning_content as well",
+    )
+    group.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="ask clients for this key; repeatable (also GPTOSS_API_KEY)",
+    )
+    group.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="let pages of this origin call us (CORS); repeatable",
+    )
+    group.add_argument(
+        "--max-running", type=int, default=defaults.max_running, metavar="N", help="answers at once"
+    )
+    group.add_argument(
+        "--max-waiting",
+        type=int,
+        default=defaults.max_waiting,
+        metavar="N",
+        help="requests that may wait for their turn",
+    )
+    group.add_argument(
+        "--max-seconds", type=float, metavar="S", help="longest answer (default: any)"
+    )
+    group.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=defaults.drain_seconds,
+        metavar="S",
+        help="how long a shutdown waits for running answers",
+    )
+    group.add_argument("--quiet", action="store_true", help="write no line per request")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Open the engine and serve until told to stop."""
+    if not 0 <= args.port < 65536:
+        raise UsageError(f"--port is 0 to 65535, not {args.port}")
+    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
+    settings = server_settings(args)
+    toolbox = make_toolbox(args, browser=args.browser, python=args.python)
+    name, sentence = resolve_engine(args.engine)
+    print(sentence, file=sys.stderr)
+    store = _store(args)
+    with closing(open_engine(name, args.checkpoint, **engine_options(args))) as engine:
+        app = create_app(
+            engine,
+            settings=settings,
+            toolbox=toolbox,
+            store=store,
+            model_name=args.model_name,
+            aliases=args.alias,
+        )
+        config = uvicorn.Config(
+            app,
+            host=args.host,
+            port=args.port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
+            ws="none",
+        )
+        server = _Announcing(config)
+        server.run()
+    if store is not None:
+        store.close()
+    return 0 if server.started else 1
+
+
+def server_settings(args: argparse.Namespace) -> ServerSettings:
+    """The flags as one value."""
+    key = os.environ.get("GPTOSS_API_KEY")
+    return ServerSettings(
+        reasoning=args.reasoning_events,
+        reasoning_content=args.reasoning_content,
+        keys=(*args.api_key, *([key] if key else [])),
+        origins=tuple(args.allow_origin),
+        max_running=args.max_running,
+        max_waiting=args.max_waiting,
+        max_seconds=args.max_seconds,
+        drain_seconds=args.drain_seconds,
+    )
+
+
+def _store(args: argparse.Namespace) -> ResponseStore | None:
+    if args.store == "off":
+        return None
+    path: Path | None = None
+    if args.store != "memory":
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        path = Path(args.store) if args.store else cache / "gptoss" / "responses.sqlite"
+    return ResponseStore(path, seconds_to_live=args.store_days * 86400)
+
+
+class _Announcing(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then print the address."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            print(f"serving on http://{host}:{port}/v1", file=sys.stderr, flush=True)
