@@ -495,7 +495,8 @@ def test_a_worker_that_dies_ends_everything_with_an_error(serve) -> None:
 def test_close_drains_and_refuses(serve) -> None:
     engine = serve(max_batch=2)
     running = [engine.generate(prompt_of(50, seed=i), greedy(30)) for i in range(5)]
-    engine.close()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: engine.close(), range(4)))
     engine.close()
     assert [len(tokens_of(list(generation))) for generation in running] == [30] * 5
     with pytest.raises(EngineError, match="closed"):

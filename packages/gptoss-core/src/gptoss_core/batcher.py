@@ -29,7 +29,7 @@ from gptoss_harmony.errors import EngineError, OutOfMemory
 from gptoss_harmony.tokens import MESSAGE_ENDS
 
 MEASURE_EVERY = 64  # tokens an answer grows before its cache is measured again
-GROWTH = 2  # a full buffer doubles; so much is left free for a request that joins others
+GROWTH = 2  # a full buffer may double; so much is left free for a request that joins others
 
 
 @dataclass(slots=True)
