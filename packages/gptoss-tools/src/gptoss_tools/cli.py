@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -283,6 +284,15 @@ def _add_serve(tools: Any) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    # Being told to stop is an ordinary end: jails and their files go with the server.
+    usual = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        return _serve_until_stopped(args)
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+
+
+def _serve_until_stopped(args: argparse.Namespace) -> int:
     from gptoss_tools.mcp import run_http, run_stdio, tool_server
 
     server = tool_server(args.tool, _maker(args))

@@ -13,6 +13,7 @@ prompt built from the listing equals the one built from the tool itself. Needs t
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,6 +62,7 @@ def tool_server(name: ToolName, make: Callable[[], Tool], *, max_sessions: int =
     listing = types.ListToolsResult(tools=list(_listed(name, described)))
     instructions = described.tool_config.description or described.instruction()
     sessions.adopt(described)
+    atexit.register(sessions.close)  # a server that is told to stop leaves no jail behind
 
     async def on_list_tools(context: Any, params: Any) -> Any:
         return listing

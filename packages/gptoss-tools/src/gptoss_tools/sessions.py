@@ -67,18 +67,22 @@ class Sessions:
             if not self._kept[key].lock.locked():
                 await _close(self._kept.pop(key).tool)
 
-    async def close(self) -> None:
-        """Close every tool. Idempotent."""
+    def close(self) -> None:
+        """Close every tool: jails end, their files go. Idempotent."""
         tools = [session.tool for session in self._kept.values()]
         self._kept.clear()
         if self._spare is not None:
             tools.append(self._spare)
             self._spare = None
         for tool in tools:
-            await _close(tool)
+            _close_now(tool)
+
+
+def _close_now(tool: Tool) -> None:
+    close = getattr(tool, "close", None)
+    if close is not None:
+        close()
 
 
 async def _close(tool: Tool) -> None:
-    close = getattr(tool, "close", None)
-    if close is not None:
-        await asyncio.to_thread(close)
+    await asyncio.to_thread(_close_now, tool)

@@ -30,9 +30,29 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., int]]:
+def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The servers of a test, ended with it."""
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    end(started)
+
+
+def end(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(30)
+
+
+@pytest.fixture
+def stop(processes: list[subprocess.Popen[bytes]]) -> Callable[[], None]:
+    """Ends the servers now."""
+    return lambda: end(processes)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, processes: list[subprocess.Popen[bytes]]) -> Callable[..., int]:
     """Start `gptoss tool serve ...` and return its port."""
-    processes: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str) -> int:
         port = free_port()
@@ -44,7 +64,4 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., int]]:
         wait_for(port, process)
         return port
 
-    yield start
-    for process in processes:
-        process.terminate()
-        process.wait(10)
+    return start

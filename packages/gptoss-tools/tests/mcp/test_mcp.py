@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_a_prompt_from_the_listing_equals_the_native_prompt(
 
 @pytest.mark.bubblewrap
 def test_python_over_http_stays_out_of_the_prompt_and_keeps_state(
-    serve: Callable[..., int],
+    serve: Callable[..., int], stop: Callable[[], None]
 ) -> None:
     import shutil
 
@@ -159,7 +160,11 @@ def test_python_over_http_stays_out_of_the_prompt_and_keeps_state(
             assert await text_of(one, "python", listing) == "['a']"
             assert await text_of(two, "python", listing) == "[]"
 
+    before = set(Path(tempfile.gettempdir()).glob("gptoss-*"))
     asyncio.run(talk())
+    made = set(Path(tempfile.gettempdir()).glob("gptoss-*")) - before
+    stop()
+    assert not [folder for folder in made if folder.exists()], "files of ended conversations"
 
 
 def test_apply_patch_over_http(serve: Callable[..., int], tmp_path: Path) -> None:
