@@ -53,7 +53,11 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
 
     def _run(self) -> None:
-        asyncio.run(self.server.serve())
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        await self.server.serve()
+        await asyncio.sleep(0.05)  # transports that were told to close do so in the next steps
 
     def stop(self) -> None:
         self.server.should_exit = True

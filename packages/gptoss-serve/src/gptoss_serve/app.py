@@ -34,6 +34,7 @@ from gptoss_serve.responses.store import ResponseStore
 from gptoss_serve.session import Session
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.toolbox import Toolbox
+from gptoss_serve.web import web_router
 
 _log = logging.getLogger("gptoss_serve")
 
@@ -86,6 +87,7 @@ def create_app(
     app.include_router(completions_router(chat, text, settings))
     app.include_router(operations_router(models, metrics))
     app.include_router(local_servers_router(models))
+    app.include_router(web_router())
     _add_error_handlers(app)
     if settings.origins:
         app.add_middleware(

@@ -114,7 +114,12 @@ class ChatRequest(_Sampled):
 
 
 class TextRequest(_Sampled):
-    """The body of `POST /v1/completions`."""
+    """The body of `POST /v1/completions`; the last fields are those of vLLM.
+
+    `stop_token_ids` end the answer beside the model's message ends, or with `ignore_eos` instead
+    of them. `skip_special_tokens` leaves all markers out of the text; False keeps all of them, and
+    without it only the one that ends the answer is left out.
+    """
 
     prompt: str | list[str] | list[int] | list[list[int]]
     echo: bool | None = None
@@ -123,4 +128,7 @@ class TextRequest(_Sampled):
     suffix: Any = None
     return_token_ids: bool | None = None
     stop_token_ids: list[int] | None = None
-    add_special_tokens: bool | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    cache_salt: str | None = None

@@ -121,9 +121,11 @@ class _TextChoice:
         yield {**self._piece(rest, []), "finish_reason": finish}
 
     def _text(self, outputs: list[TokenOutput]) -> str:
-        encoding = self._session.encoding
-        ends = set(encoding.stop_tokens())
-        tokens = [o.token for o in outputs if o.token is not None and o.token not in ends]
+        encoding, skip = self._session.encoding, self._request.skip_special_tokens
+        hidden = set() if skip is False else set(encoding.stop_tokens())
+        tokens = [o.token for o in outputs if o.token is not None and o.token not in hidden]
+        if skip:
+            tokens = [token for token in tokens if not encoding.is_special_token(token)]
         return self._decoder.decode(encoding.decode_bytes(tokens))
 
     def _piece(self, text: str, outputs: list[TokenOutput]) -> Json:
@@ -144,7 +146,8 @@ class _TextChoice:
 
     def _sampling(self) -> Sampling:
         request = self._request
-        stops = tuple(sorted(self._session.encoding.stop_tokens()))
+        ends = [] if request.ignore_eos else self._session.encoding.stop_tokens()
+        stops = tuple(sorted({*ends, *(request.stop_token_ids or ())}))
         return checked_sampling(
             max_tokens=request.max_tokens or 16,
             temperature=request.temperature,
@@ -154,7 +157,9 @@ class _TextChoice:
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
             seed=request.seed,
-            stop_tokens=stops if request.stop_token_ids is None else request.stop_token_ids,
+            stop_tokens=stops,
+            repetition_penalty=request.repetition_penalty,
+            cache_salt=request.cache_salt,
             logprobs=request.logprobs,
         )
 

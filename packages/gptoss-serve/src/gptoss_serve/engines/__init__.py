@@ -1,0 +1,1 @@
+"""Engines that belong to other servers and libraries."""
