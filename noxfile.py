@@ -182,7 +182,8 @@ def lint(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
     """Build the site; run every code block; check that every option is documented."""
-    run = shared(session, *dependency_group("docs"))
+    packages = list(find_packages().values())
+    run = shared(session, *dependency_group("docs"), *test_requirements(packages))
     run("python", "docs/checks/options.py")
     run("python", "docs/checks/code_blocks.py", *session.posargs)
     run("mkdocs", "build", "--strict", "--quiet", "-f", ".mkdocs.yml")
