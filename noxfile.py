@@ -169,10 +169,11 @@ def test_folders(packages: list[Package]) -> list[str]:
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Check format, lint, types, import arrows, version pins and the house rules."""
-    run = shared(session, *dependency_group("lint"))
+    packages = list(find_packages().values())
+    run = shared(session, *dependency_group("lint"), *test_requirements(packages))
     run("ruff", "format", "--check", ".")
     run("ruff", "check", ".")
-    sources = [str(package.folder / "src") for package in find_packages().values()]
+    sources = [str(package.folder / "src") for package in packages]
     for source in sources:
         run("mypy", source, MYPYPATH=os.pathsep.join(sources))
     run("python", "docs/checks/arrows.py")
