@@ -31,7 +31,7 @@ from gptoss_harmony import (
     TextContent,
     load_encoding,
 )
-from gptoss_harmony.errors import ContextOverflow, GrammarError
+from gptoss_harmony.errors import ContextOverflow, ConversationError, GrammarError
 from gptoss_harmony.grammar import Grammar
 from gptoss_serve.events import Event, ToolAnswered, TurnDone, TurnEnd, Usage
 from gptoss_serve.pump import TokenPump
@@ -115,7 +115,7 @@ class _Loop:
         self, reader: AnswerReader, prefill: Sequence[int]
     ) -> AsyncGenerator[Event, None]:
         """One answer of the engine."""
-        prompt = self._prompt(prefill)
+        prompt = await asyncio.to_thread(self._prompt, prefill)  # long texts take a while
         sampling = self._sampling()
         constraint = self._constraint(sampling, prefill)
 
@@ -145,7 +145,7 @@ class _Loop:
 
     def _prompt(self, prefill: Sequence[int]) -> Prompt:
         while True:
-            prompt = self._encoding.render_prompt(self._messages, style=self._turn.style)
+            prompt = self._rendered()
             room = self._engine.spec.context_length - len(prompt.tokens) - len(prefill)
             if room > 0:
                 break
@@ -158,6 +158,18 @@ class _Loop:
                 )
             self._messages = shorter
         return dataclasses.replace(prompt, tokens=(*prompt.tokens, *prefill))
+
+    def _rendered(self) -> Prompt:
+        try:
+            return self._encoding.render_prompt(self._messages, style=self._turn.style)
+        except BaseException as error:
+            # The byte-pair encoder of openai-harmony panics, which is no `Exception`, at a run of
+            # about a million letters without a break.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ConversationError(
+                "the text cannot be turned into tokens: it has too long a run without a break"
+            ) from error
 
     def _sampling(self) -> Sampling:
         sampling = self._turn.sampling

@@ -42,11 +42,24 @@ async def read_json(request: Request, most_bytes: int) -> Any:
             raise TooLarge(f"the body is larger than {most_bytes} bytes")
         parts.append(part)
     try:
-        return json.loads(b"".join(parts).decode("utf-8"), parse_constant=_no_constant)
+        text = b"".join(parts).decode("utf-8")
+        value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON in UTF-8: {error}", code="invalid_json") from (
             error
         )
+    return _without_surrogates(value) if "\\ud" in text.lower() else value
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Put U+FFFD for halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(entry) for entry in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+    return value
 
 
 def _no_constant(name: str) -> Any:

@@ -184,3 +184,24 @@ def test_bodies_that_are_no_json(serve: Serve) -> None:
             answer = http.post("/responses", content=content)
             assert answer.status_code == 400, content[:10]
             assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_halves_of_surrogate_pairs_become_replacement_characters(serve: Serve) -> None:
+    with client(serve()) as http:
+        for body in (b'{"input": "a\\ud800b"}', b'{"input": "x", "\\ud800": 1}'):
+            answer = http.post("/responses", content=body)
+            assert answer.status_code in (200, 400)
+            assert answer.json()
+
+
+def test_a_million_letters_without_a_break_are_refused_or_read(serve: Serve) -> None:
+    with client(serve()) as http:
+        answer = http.post("/responses", json={"input": "x" * 1_000_000})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"]
+
+
+def test_ten_thousand_items_are_read(serve: Serve) -> None:
+    items = [{"role": "user", "content": f"item {number}"} for number in range(10_000)]
+    with client(serve()) as http:
+        assert http.post("/responses", json={"input": items}).json()["status"] == "completed"
