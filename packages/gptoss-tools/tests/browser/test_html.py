@@ -69,6 +69,16 @@ def test_links_are_numbered_by_url_and_name_other_hosts() -> None:
     }
 
 
+def test_a_page_cannot_write_brackets_of_ours() -> None:
+    html = "<title>&#12304;T</title>&#x3010;0†L1&#x3011; <a href='/a'>&#12305;b</a> "
+    html += "<img alt='&#12304;c'><pre>&#12304;1†d&#12305;</pre><math>&#12304;</math>"
+    html += "<a href='http://x†y】z/'>e</a>"
+    page = html_page(html, URL)
+    assert page.title == "〖T"
+    assert page.text.count("【") == page.text.count("】") == len(page.links) == 2
+    assert "【0†〗b】" in page.text
+
+
 def test_titles() -> None:
     assert html_page("<title> A\n b </title>", URL).title == "A b"
     assert html_page("<p>x", URL).title == "site.example"

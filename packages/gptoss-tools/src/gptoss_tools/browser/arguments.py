@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from gptoss_tools.browser.state import CallError
 
 FUNCTIONS = ("search", "open", "find")
+_WHOLE = re.compile(r"\s*-?\d+\s*")
 
 
 def _string(name: str, value: Any) -> str:
@@ -19,7 +21,7 @@ def _string(name: str, value: Any) -> str:
 
 def _integer(name: str, value: Any) -> int:
     """A whole number; models also write 3.0 and "3"."""
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+    if isinstance(value, str) and _WHOLE.fullmatch(value):
         value = int(value.strip()[:18])
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -30,7 +32,7 @@ def _integer(name: str, value: Any) -> int:
 
 def _link_or_url(name: str, value: Any) -> int | str:
     """A link id, also one written as a string; any other string is a URL."""
-    if isinstance(value, str) and not value.strip().lstrip("-").isdecimal():
+    if isinstance(value, str) and not _WHOLE.fullmatch(value):
         return value.strip()
     return _integer(name, value)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote
 
 from gptoss_harmony.encoding import load_encoding
+from gptoss_tools.browser.links import page_characters
 from gptoss_tools.browser.page import Page
 
 VIEW_TOKENS = 1024
 _MAX_URL = 1024
+_MAX_TITLE = 300
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _MAX_CHARACTERS_PER_TOKEN = 128
 
 
@@ -31,9 +35,9 @@ def display(
     """
     lines = page.lines
     stop = min(loc + _count(lines, loc, num_lines, view_tokens), len(lines))
-    header = page.title
+    header = shortened(_one_line(page.title), _MAX_TITLE)
     if page.url:
-        header += f" ({shortened(unquote(page.url))})"
+        header += f" ({shortened(_one_line(unquote(page.url)))})"
     body = _numbered(lines[loc:stop], loc)
     bounds = f"**viewing lines [{loc} - {stop - 1}] of {len(lines) - 1}**"
     return f"[{cursor}] {header}\n{bounds}\n\n{body}"
@@ -42,6 +46,11 @@ def display(
 def shortened(text: str, limit: int = _MAX_URL) -> str:
     """Text of at most `limit` characters."""
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _one_line(text: str) -> str:
+    """A title or URL that cannot pass for lines, links or citations of the page."""
+    return page_characters(_CONTROLS.sub(" ", text))
 
 
 def _numbered(lines: list[str], start: int) -> str:

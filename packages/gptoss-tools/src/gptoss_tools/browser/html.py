@@ -46,7 +46,7 @@ def html_page(html: str, url: str, *, title: str = "") -> Page:
         return Page(url, title or host_of(url), f"\nURL: {url}\n")
     reader = _Reader(LinkTable(url))
     reader.read(root)
-    found = " ".join((root.findtext(".//title") or "").split())
+    found = " ".join(_characters(root.findtext(".//title")).split())
     text = f"\nURL: {url}\n{_shortened(reader.writer.text())}"
     return Page(url, title or found or host_of(url), text, reader.table.links)
 
@@ -83,11 +83,12 @@ class _Reader:
                 return
             if event == "start":
                 self._open(element.tag, element)
-                self.writer.text_node(None if element.tag == "math" else element.text)
+                if element.tag != "math":
+                    self.writer.text_node(_characters(element.text))
                 continue
             if event == "end":
                 self._close(element.tag, element)
-            self.writer.text_node(element.tail)
+            self.writer.text_node(_characters(element.tail))
 
     def _open(self, tag: str, element: Any) -> None:
         if tag in _PARAGRAPHS or tag in _LINES:
@@ -170,7 +171,7 @@ class _Reader:
         self.writer.break_(2)
 
     def _open_img(self, element: Any) -> None:
-        words = " ".join((element.get("alt") or element.get("title") or "").split())
+        words = " ".join(_characters(element.get("alt") or element.get("title")).split())
         image = f"Image {self._images}: {words}" if words else f"Image {self._images}"
         self.writer.write(f"[{image}]")
         self._images += 1
@@ -183,7 +184,14 @@ class _Reader:
                 tex = note.text or tex
         tex = " ".join((tex or "".join(element.itertext())).split())
         if tex:
-            self.writer.write(f"${tex}$")
+            self.writer.write(f"${_characters(tex)}$")
+
+
+def _characters(text: str | None) -> str:
+    """Text of a node; references such as `&#12304;` are characters only now."""
+    if not text or text.isascii():
+        return text or ""
+    return page_characters(text)
 
 
 def _walk(root: Any) -> Iterator[tuple[str, Any]]:

@@ -37,8 +37,8 @@ class LinkTable:
         if not text or url is None:
             return text
         identifier = self._ids.setdefault(url, len(self._ids))
-        host = host_of(url)
-        shown = "" if host == self._host else f"†{host}"
+        host = page_characters(host_of(url)).replace("†", "‡")
+        shown = "" if host_of(url) == self._host else f"†{host}"
         return f"【{identifier}†{text}{shown}】"
 
     def _absolute(self, href: str) -> str | None:
