@@ -22,6 +22,7 @@ from gptoss_tools.errors import AddressRefused, BackendError
         "fd12:3456::1", "fec0::1", "ff02::1", "2001:db8::1", "::ffff:127.0.0.1",
         "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1",
         "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2002:7f00:1::", "2002:a9fe:a9fe::1",
+        "64:ff9b:1:7f00:0:100::", "192.0.0.8", "3fff::1", "5f00::1",
         "2001:0:7f00:1::", "2001:0:1:1:1:1:80ff:fffe", "not an address", "",
     ],
 )  # fmt: skip

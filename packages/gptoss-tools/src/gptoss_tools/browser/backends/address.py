@@ -16,8 +16,7 @@ import httpx
 from gptoss_tools.errors import AddressRefused, BackendError
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# Translators that carry an IPv4 address inside an IPv6 one: RFC 6052 and RFC 8215.
-_TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 inside IPv6, RFC 6052
 _COMPATIBLE = ipaddress.ip_network("::/96")
 # Carrier-grade, documentation and benchmark ranges are not global by Python's account; these
 # global-looking ones lead to this machine or its neighbours on some clouds.
@@ -26,6 +25,11 @@ _ALSO_PRIVATE = (
     ipaddress.ip_network("fec0::/10"),  # site-local, deprecated but routed
     ipaddress.ip_network("100.100.100.200/32"),  # Alibaba's metadata
     ipaddress.ip_network("192.88.99.0/24"),  # 6to4 relays
+    # Global by the account of older Pythons only:
+    ipaddress.ip_network("192.0.0.0/24"),  # protocol assignments
+    ipaddress.ip_network("64:ff9b:1::/48"),  # a network's own translators, RFC 8215
+    ipaddress.ip_network("3fff::/20"),  # documentation
+    ipaddress.ip_network("5f00::/16"),  # segment routing inside a provider
 )
 
 
@@ -49,7 +53,7 @@ def _unfolded(address: _Address) -> Iterator[_Address]:
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
-    if address in _COMPATIBLE or any(address in network for network in _TRANSLATED):
+    if address in _COMPATIBLE or address in _TRANSLATED:
         yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
 
 
@@ -95,7 +99,10 @@ class PublicTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, inner: httpx.AsyncBaseTransport | None = None) -> None:
-        self._inner = inner or httpx.AsyncHTTPTransport(trust_env=False)
+        # Connections are known by address here: kept open, one whose certificate was checked for
+        # a name could serve another name of that address unchecked.
+        single = httpx.Limits(max_keepalive_connections=0)
+        self._inner = inner or httpx.AsyncHTTPTransport(trust_env=False, limits=single)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request to the checked address of its host, under the host's own name."""
