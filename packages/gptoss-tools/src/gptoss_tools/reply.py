@@ -21,7 +21,9 @@ def call_text(message: Message) -> str:
 def answer(call: Message, text: str, *, name: str) -> Message:
     """The message that answers `call` in the name of a tool's function."""
     author = Author(role=Role.TOOL, name=name)
-    message = Message(author=author, content=[TextContent(text=text)]).with_recipient("assistant")
+    # Half characters (from bad JSON, or bytes of a file that are no text) cannot be sent.
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    message = Message(author=author, content=[TextContent(text=whole)]).with_recipient("assistant")
     return message if call.channel is None else message.with_channel(call.channel)
 
 

@@ -130,3 +130,14 @@ def test_the_object_function_has_one_required_string() -> None:
     function = ApplyPatchTool().function_tool()
     assert function["parameters"]["required"] == ["input"]
     assert function["strict"] is True
+
+
+@pytest.mark.parametrize("text", ['{"input": ' + "[" * 100_000, '{"a":' * 100_000, "\ud800"])
+def test_what_no_patch_could_be_is_answered(tmp_path: Path, text: str) -> None:
+    async def ask() -> list[Message]:
+        return await ApplyPatchTool(tmp_path).process(call(text))
+
+    answer = asyncio.run(ask())[0].content[0]
+    assert isinstance(answer, TextContent)
+    assert answer.text.startswith("Error: ")
+    assert answer.text.encode("utf-8")

@@ -131,7 +131,7 @@ def patch_text(argument: str) -> str:
         return argument
     try:
         value = json.loads(stripped, strict=False)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PatchError(
             f"the argument is neither a patch nor JSON that holds one: {error}"
         ) from error
