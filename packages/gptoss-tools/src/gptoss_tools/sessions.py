@@ -13,7 +13,8 @@ from gptoss_harmony.tool import Tool
 
 @dataclass(slots=True)
 class _Session:
-    tool: Tool
+    tool: Tool | None = None  # made by the first call
+    users: int = 0  # calls that have it or wait for it
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -45,13 +46,18 @@ class Sessions:
             finally:
                 await _close(tool)
             return
-        if key not in self._kept:
-            self._kept[key] = _Session(await self._new())
-        session = self._kept[key]
+        session = self._kept.setdefault(key, _Session())
         self._kept.move_to_end(key)
-        async with session.lock:
-            yield session.tool
-        await self._forget()
+        session.users += 1
+        try:
+            async with session.lock:
+                # Under the lock: calls that arrive together share one tool.
+                if session.tool is None:
+                    session.tool = await self._new()
+                yield session.tool
+        finally:
+            session.users -= 1
+            await self._forget()
 
     async def _new(self) -> Tool:
         if self._spare is not None:
@@ -61,15 +67,17 @@ class Sessions:
         return await asyncio.to_thread(self._make)
 
     async def _forget(self) -> None:
-        for key in list(self._kept):
-            if len(self._kept) <= self._most:
-                return
-            if not self._kept[key].lock.locked():
-                await _close(self._kept.pop(key).tool)
+        idle = [key for key, session in self._kept.items() if not session.users]
+        # Taken out all at once: others lend and forget while a tool closes.
+        excess = max(len(self._kept) - self._most, 0)
+        forgotten = [self._kept.pop(key) for key in idle[:excess]]
+        for session in forgotten:
+            if session.tool is not None:
+                await _close(session.tool)
 
     def close(self) -> None:
         """Close every tool: jails end, their files go. Idempotent."""
-        tools = [session.tool for session in self._kept.values()]
+        tools = [session.tool for session in self._kept.values() if session.tool is not None]
         self._kept.clear()
         if self._spare is not None:
             tools.append(self._spare)
