@@ -65,6 +65,37 @@ def test_a_browser_conversation_in_a_file(
     assert json.loads(out) == {"ok": False, "text": "Invalid link id `99`."}
 
 
+@pytest.mark.parametrize(
+    "saved",
+    [
+        "[]",
+        "3",
+        "{",
+        '{"pages": [{}], "stack": [0]}',
+        '{"pages": [], "stack": [4]}',
+        '{"pages": [], "stack": ["a"]}',
+    ],
+)
+def test_a_file_that_is_no_saved_conversation(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, saved: str
+) -> None:
+    (tmp_path / "state.json").write_text(saved)
+    code, out, err = tool(capsys, "browser", "open", "--state", str(tmp_path / "state.json"))
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+
+
+def test_bytes_that_are_no_text_can_be_shown(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "p").write_text("*** Begin Patch\n*** Update File: a.txt\n@@\n-no\n*** End Patch\n")
+    arguments = ["apply_patch", str(tmp_path / "p"), "--root", str(tmp_path)]
+    code, out, _ = tool(capsys, *arguments, "--json")
+    assert code == 1
+    assert "caf?" in json.loads(out)["error"]
+
+
 def test_indexing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.txt").write_text("words")
@@ -82,12 +113,20 @@ def test_indexing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["browser", "index", "/nowhere"], "not a folder"),
         (["python", "/nowhere.py", "--unsafe-host"], "No such file"),
         (["python", "-c", "1", "--timeout", "0", "--unsafe-host"], "must be positive"),
+        (["python", "-c", "1", "--timeout", "nan", "--unsafe-host"], "must be positive"),
         (["serve", "browser", "--port", "99999"], "between 0 and 65535"),
+        (["browser", "search", "x", "--backend", "exa"], "EXA_API_KEY"),
+        (["browser", "search", "x", "--backend", "youcom"], "YDC_API_KEY"),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_exit_code_2(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
 ) -> None:
+    monkeypatch.delenv("EXA_API_KEY", raising=False)
+    monkeypatch.delenv("YDC_API_KEY", raising=False)
     code, out, err = tool(capsys, *arguments)
     assert (code, out) == (2, "")
     assert words in err.splitlines()[-1]

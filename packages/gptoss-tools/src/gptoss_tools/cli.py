@@ -15,6 +15,7 @@ from typing import Any
 from gptoss_harmony.errors import UsageError
 from gptoss_tools.browser.backends.corpus import BASE_URL, CorpusBackend, build_index
 from gptoss_tools.browser.backends.exa import ExaBackend
+from gptoss_tools.browser.backends.keys import api_key
 from gptoss_tools.browser.backends.protocol import Backend
 from gptoss_tools.browser.backends.web import WebBackend
 from gptoss_tools.browser.backends.youcom import YouComBackend
@@ -106,9 +107,9 @@ def _backend(args: argparse.Namespace) -> Backend:
             raise UsageError("the corpus backend needs --index FILE (gptoss tool browser index)")
         return CorpusBackend(args.index)
     if name == "exa":
-        return ExaBackend()
+        return ExaBackend(api_key=api_key(None, "EXA_API_KEY", "Exa"))
     if name == "youcom":
-        return YouComBackend()
+        return YouComBackend(api_key=api_key(None, "YDC_API_KEY", "You.com"))
     return WebBackend(allow_private=args.allow_private)
 
 
@@ -135,7 +136,7 @@ def _browse_with(args: argparse.Namespace, backend: Backend) -> int:
     text = asyncio.run(tool.call(args.function, arguments))
     shown = len(tool.get_tool_state()["stack"]) > before
     if saved:
-        saved.write_text(json.dumps(tool.get_tool_state(), ensure_ascii=False), encoding="utf-8")
+        saved.write_text(json.dumps(tool.get_tool_state()), encoding="utf-8")
     _print(args, {"ok": shown, "text": text}, text)
     return 0 if shown else 1
 
@@ -329,6 +330,6 @@ def _read(name: str | None) -> str:
 
 def _print(args: argparse.Namespace, data: Any, text: str, *, stream: Any = None) -> None:
     if args.json:
-        print(json.dumps(data, ensure_ascii=False))
-    else:
-        print(text, file=stream or sys.stdout)
+        text, stream = json.dumps(data, ensure_ascii=False), None
+    # File names and files need not be UTF-8; what is not is shown as `?`.
+    print(text.encode("utf-8", "replace").decode("utf-8"), file=stream or sys.stdout)

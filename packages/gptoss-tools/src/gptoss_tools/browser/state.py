@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gptoss_harmony.errors import UsageError
 from gptoss_tools.browser.page import Page
 
 
@@ -75,5 +76,20 @@ class BrowserState:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BrowserState:
-        """The state that `to_json` wrote."""
-        return cls([Page.from_json(page) for page in data["pages"]], list(data["stack"]))
+        """The state that `to_json` wrote.
+
+        Raises:
+            UsageError: it was something else.
+        """
+        try:
+            state = cls([Page.from_json(page) for page in data["pages"]], list(data["stack"]))
+            known = range(len(state.pages))
+            targets = [link.page for page in state.pages for link in page.links.values()]
+            whole = all(number in known for number in state.stack) and all(
+                target is None or target in known for target in targets
+            )
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise UsageError("not the saved state of a browser; start a new one") from error
+        if not whole:
+            raise UsageError("the saved state of the browser lacks pages; start a new one")
+        return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from gptoss_harmony.errors import UsageError
@@ -36,7 +37,9 @@ class Limits:
     def __post_init__(self) -> None:
         """Refuse bounds in which no Python starts."""
         for name in self.__dataclass_fields__:
-            if getattr(self, name) <= 0:
-                raise UsageError(f"limit {name} must be positive, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:  # nan is neither
+                raise UsageError(
+                    f"limit {name} must be positive and finite, not {getattr(self, name)}"
+                )
         if self.memory_bytes < 64 * MiB:
             raise UsageError("limit memory_bytes must be at least 64 MiB: Python needs that much")
