@@ -52,6 +52,15 @@ def test_output_and_errors_in_the_order_they_were_written(
     assert tool.run("1/0").exit_code == 1
 
 
+def test_a_kept_folder_goes_on_in_the_next_conversation(
+    sandbox: Sandbox, make_tool: Make, tmp_path: Path
+) -> None:
+    first = "import os; os.mkdir('s'); open('a', 'w').write('1'); print('made')"
+    assert say(make_tool(sandbox, folder=tmp_path), first) == "made"
+    second = "open('a', 'a').write('2'); open('s/b', 'w'); print(open('a').read())"
+    assert say(make_tool(sandbox, folder=tmp_path), second) == "12"
+
+
 def test_nothing_is_kept_but_files(sandbox: Sandbox, make_tool: Make) -> None:
     tool = make_tool(sandbox)
     assert say(tool, "x = 1; open('/mnt/data/kept', 'w').write('yes')").startswith("[WARN]")

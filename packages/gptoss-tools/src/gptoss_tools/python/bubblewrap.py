@@ -175,7 +175,7 @@ class BubblewrapJail:
         self._process = process
         self._cgroup = cgroup
         self._limits = limits
-        self._watch = Watch(None if cgroup.bounds_memory else process.pid, workspace, limits)
+        self._watch = Watch(process.pid, workspace, limits, memory=not cgroup.bounds_memory)
         self._killed = False
 
     def wait(self, timeout: float) -> int | None:

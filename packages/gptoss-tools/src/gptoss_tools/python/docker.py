@@ -137,7 +137,6 @@ class DockerJail:
     def __init__(self, container: Any, workspace: Workspace, limits: Limits) -> None:
         self._container = container
         self._limits = limits
-        self._watch = Watch(None, workspace, limits)
         self._exit_code: int | None = None
         self._killed = False
         # What the container writes passes through a pipe, so that a flood waits in the engine.
@@ -147,9 +146,12 @@ class DockerJail:
         self._pump.start()
         try:
             container.start()
+            container.reload()
         except BaseException:
             self.kill()
             raise
+        process = _process_here(container.attrs["State"].get("Pid", 0), workspace.user)
+        self._watch = Watch(process, workspace, limits, memory=False)
 
     def wait(self, timeout: float) -> int | None:
         """See `Jailed.wait`."""
@@ -178,6 +180,14 @@ class DockerJail:
         with contextlib.suppress(docker.errors.NotFound):
             self._container.remove(force=True)
         self._pump.join(10)
+
+
+def _process_here(process: int, user: int) -> int | None:
+    """The container's first process, where the engine numbers processes as this machine does."""
+    with contextlib.suppress(OSError):
+        if process > 0 and os.stat(f"/proc/{process}").st_uid == user:
+            return process
+    return None
 
 
 def _pump(frames: Any, write_end: int) -> None:

@@ -42,7 +42,7 @@ class Workspace:
         self.code = self._base / "code"
         self.passwd = self._base / "passwd"
         is_root = os.geteuid() == 0
-        self.user = _FIRST_USER + int.from_bytes(os.urandom(4)) % _USERS if is_root else os.getuid()
+        self.user = self._choose_user() if is_root else os.getuid()
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             for own in (self.exchange, self.code):
@@ -57,9 +57,11 @@ class Workspace:
             raise SandboxError(f"{self.data}: {error.strerror}; name a writable folder") from error
 
     def _choose_user(self) -> int:
-        """The owner of a folder that is there already, unless that is root; else a fresh user."""
+        """The user of the conversation that left the folder here; else a fresh one."""
         owner = self.data.stat().st_uid if self.data.is_dir() else 0
-        return owner or _FIRST_USER + int.from_bytes(os.urandom(4)) % _USERS
+        if owner in range(_FIRST_USER, _FIRST_USER + _USERS):
+            return owner
+        return _FIRST_USER + int.from_bytes(os.urandom(4)) % _USERS
 
     def close(self) -> None:
         """Remove the temporary folders. Idempotent."""
@@ -100,36 +102,12 @@ class Workspace:
     def usage(self, *, max_entries: int) -> tuple[int, int]:
         """Bytes on disk and entries below the folder; stops counting at `max_entries`.
 
-        A folder nested deeper than 48 levels counts as too many entries.
+        A folder nested deeper than 48 levels, or closed by the jailed code, counts as too many
+        entries: nobody could tell what is in it.
         """
-        size = entries = 0
-        stack = [(os.open(self.data, _FOLDER), 0)]
-        try:
-            while stack:
-                folder, depth = stack.pop()
-                try:
-                    for name in os.listdir(folder):
-                        entries += 1
-                        if entries > max_entries or depth > _MAX_DEPTH:
-                            return size, max_entries + 1
-                        size += self._enter(folder, name, depth, stack)
-                finally:
-                    os.close(folder)
-        finally:
-            for folder, _ in stack:
-                os.close(folder)
-        return size, entries
-
-    @staticmethod
-    def _enter(folder: int, name: str, depth: int, stack: list[tuple[int, int]]) -> int:
-        """Size of one entry; a folder is pushed to be walked."""
-        try:
-            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode) and len(stack) < 256:
-                stack.append((os.open(name, _FOLDER, dir_fd=folder), depth + 1))
-        except OSError:  # it went away, or was made unreadable, while we looked
-            return 0
-        return found.st_blocks * 512
+        tally = _Tally(max_entries, owners=(self.user, os.geteuid()))
+        tally.walk(os.open(self.data, _FOLDER), depth=0)
+        return tally.size, tally.entries
 
     def remove_newer(self, than_ns: int) -> None:
         """Remove files that were written after a moment (nanoseconds of the wall clock)."""
@@ -137,3 +115,42 @@ class Workspace:
         command = ["find", str(self.data), "-xdev", "-mindepth", "1", "-not", "-type", "d"]
         newer = ["-newerct", f"@{seconds:.6f}", "-delete"]
         subprocess.run([*command, *newer], check=False, capture_output=True)
+
+
+class _Tally:
+    """Bytes and entries below a folder, at most one descriptor a level."""
+
+    def __init__(self, most: int, *, owners: tuple[int, ...]) -> None:
+        self.size = self.entries = 0
+        self._most = most
+        self._owners = owners
+
+    def walk(self, folder: int, *, depth: int) -> None:
+        """Count what is in an open folder, then close it."""
+        try:
+            for name in os.listdir(folder):
+                self.entries += 1
+                if depth > _MAX_DEPTH:
+                    self.entries = self._most + 1
+                if self.entries > self._most:
+                    return
+                self._enter(folder, name, depth)
+        finally:
+            os.close(folder)
+
+    def _enter(self, folder: int, name: str, depth: int) -> None:
+        owner = os.fstat(folder).st_uid
+        try:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            self.size += found.st_blocks * 512
+            if not stat.S_ISDIR(found.st_mode):
+                return
+            owner = found.st_uid
+            below = os.open(name, _FOLDER, dir_fd=folder)
+        except PermissionError:
+            if owner in self._owners:
+                self.entries = self._most + 1
+            return
+        except OSError:  # it went away while we looked
+            return
+        self.walk(below, depth=depth + 1)
