@@ -18,7 +18,7 @@ from openai_harmony import Conversation, HarmonyEncodingName, Message, Role
 from gptoss_harmony import encoding as module
 from gptoss_harmony import tokens as special
 from gptoss_harmony.encoding import load_encoding, load_harmony_encoding, read_vocabulary
-from gptoss_harmony.errors import HarmonyError
+from gptoss_harmony.errors import ConversationError, HarmonyError
 
 ENCODING = load_encoding()
 THEIRS = ENCODING.harmony
@@ -157,3 +157,9 @@ def test_code_written_for_openai_harmony_works() -> None:
     assert [message.channel for message in stream.messages] == ["final"]
     with pytest.raises(HarmonyError, match="the only one is 'HarmonyGptOss'"):
         load_harmony_encoding("other")
+
+
+def test_a_run_that_the_library_cannot_encode_is_an_error_that_says_so() -> None:
+    with pytest.raises(ConversationError, match="1000000 characters"):
+        load_encoding().encode("a" * 1_000_000)
+    assert load_encoding().decode(load_encoding().encode("still works")) == "still works"

@@ -70,7 +70,8 @@ def test_a_tool_that_does_not_exist_is_answered() -> None:
     answered = next(event for event in events if isinstance(event, ToolAnswered))
     assert answered.failed
     assert "There is no tool" in answered.text
-    assert any(isinstance(e, PartDelta) and e.text == "1 + 1" for e in events), "text was lost"
+    text = "".join(e.text for e in events if isinstance(e, PartDelta))
+    assert text.startswith("1 + 1"), "text was lost"
 
 
 def test_the_budget_of_tool_calls_ends_the_turn() -> None:

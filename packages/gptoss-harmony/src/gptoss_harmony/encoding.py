@@ -37,7 +37,7 @@ from openai_harmony import (
 
 from gptoss_harmony import tokens as special
 from gptoss_harmony.engine import Prompt
-from gptoss_harmony.errors import HarmonyError
+from gptoss_harmony.errors import ConversationError, HarmonyError
 from gptoss_harmony.parse import StreamParser
 from gptoss_harmony.render import Renderer, RenderStyle
 
@@ -191,11 +191,23 @@ class Encoding:
                     f"the text holds the special token {name!r}; pass allowed_special={{{name!r}}} "
                     "to encode it as one, or disallowed_special=() to encode it as plain text"
                 )
-        return self.harmony.encode(text, allowed_special=allowed, disallowed_special=())
+        return self._tokens(text, allowed)
 
     def encode_text(self, text: str) -> list[int]:
         """Turn untrusted text into ordinary tokens only: no character of it becomes a marker."""
-        return self.harmony.encode(text, disallowed_special=())
+        return self._tokens(text, set())
+
+    def _tokens(self, text: str, allowed: set[str]) -> list[int]:
+        """Encode; the library panics at a run of about a million letters, as no `Exception`."""
+        try:
+            return self.harmony.encode(text, allowed_special=allowed, disallowed_special=())
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise ConversationError(
+                f"a text of {len(text)} characters has too long a run without a break to be turned "
+                "into tokens; break it up"
+            ) from error
 
     def decode(self, tokens: Sequence[int], errors: str = "replace") -> str:
         """Turn tokens into text; bytes that are not UTF-8 become U+FFFD.

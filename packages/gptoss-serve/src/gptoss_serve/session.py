@@ -31,7 +31,7 @@ from gptoss_harmony import (
     TextContent,
     load_encoding,
 )
-from gptoss_harmony.errors import ContextOverflow, ConversationError, GrammarError
+from gptoss_harmony.errors import ContextOverflow, GrammarError
 from gptoss_harmony.grammar import Grammar
 from gptoss_serve.events import Event, ToolAnswered, TurnDone, TurnEnd, Usage
 from gptoss_serve.pump import TokenPump
@@ -160,16 +160,7 @@ class _Loop:
         return dataclasses.replace(prompt, tokens=(*prompt.tokens, *prefill))
 
     def _rendered(self) -> Prompt:
-        try:
-            return self._encoding.render_prompt(self._messages, style=self._turn.style)
-        except BaseException as error:
-            # The byte-pair encoder of openai-harmony panics, which is no `Exception`, at a run of
-            # about a million letters without a break.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise ConversationError(
-                "the text cannot be turned into tokens: it has too long a run without a break"
-            ) from error
+        return self._encoding.render_prompt(self._messages, style=self._turn.style)
 
     def _sampling(self) -> Sampling:
         sampling = self._turn.sampling
