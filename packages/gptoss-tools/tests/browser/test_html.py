@@ -91,6 +91,7 @@ def test_titles() -> None:
         "<div>" * 200_000 + "x",
         "<b><i>" * 100_000,
         "<a href='x'>" * 50_000,
+        "<blockquote>" * 250 + "<br>x" * 100_000,
         "<table><tr><td>" * 20_000,
         "<!DOCTYPE x [<!ENTITY a 'b'><!ENTITY c '&a;&a;'>]><p>&c;",
         "&amp" * 100_000,

@@ -1,6 +1,8 @@
 """Kills, full disks and lost permissions at every step of a commit: all or nothing."""
 
 import errno
+import hashlib
+import json
 import os
 import signal
 import warnings
@@ -190,3 +192,57 @@ def test_a_file_that_changes_meanwhile_is_not_overwritten(
     with pytest.raises(PatchError, match="changed while"):
         apply_patch(PATCH, tmp_path)
     assert tree(tmp_path) == {**BEFORE, "four.txt": "somebody else"}
+
+
+def plant(root: Path, manifest: str) -> None:
+    """A journal that came with somebody else's folder."""
+    folder = root / ".apply_patch/x.commit"
+    folder.mkdir(parents=True)
+    (folder / "after-0").write_text("planted")
+    (folder / "manifest.json").write_text(manifest)
+
+
+def entry(**changes: object) -> str:
+    after = hashlib.sha256(b"planted").hexdigest()
+    good = {"path": "f", "before": None, "after": after, "before_mode": 0, "after_mode": 0o644}
+    return json.dumps({"pops": None, "folders": [], "entries": [good | changes]})
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        '{"entries": ' + "[" * 100_000,
+        "[]",
+        "{}",
+        entry(path="../f"),
+        entry(path=".git/hooks/post-commit"),
+        entry(path=5),
+        entry(after_mode="x"),
+        entry(more=1),
+    ],
+    ids=range(8),
+)
+def test_a_planted_journal_is_refused(root: Path, manifest: str) -> None:
+    plant(root, manifest)
+    with pytest.raises(JournalError, match="is damaged; remove that folder"):
+        apply_patch("*** Begin Patch\n*** Add File: a\n+x\n*** End Patch", root)
+    assert tree(root) == {}
+    assert not (root.parent / "f").exists()
+
+
+def test_a_planted_journal_gives_nobody_the_rights_of_root(root: Path) -> None:
+    plant(root, entry(after_mode=0o6755))
+    recover(root)
+    assert (root / "f").stat().st_mode & 0o7777 == 0o755
+
+
+def test_rubbish_that_is_no_folder_is_cleared(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "f").write_text("kept")
+    (root / ".apply_patch").mkdir()
+    (root / ".apply_patch/x.new").symlink_to(outside)
+    (root / ".apply_patch/y.new").write_text("")
+    recover(root)
+    assert os.listdir(root / ".apply_patch") == [".gitignore"]
+    assert (outside / "f").read_text() == "kept"

@@ -32,6 +32,7 @@ def update(path: str) -> str:
         "a\x00b",
         "a\x1bb",
         "x" * 300,
+        "x/" * 2500 + "x",
     ],
 )
 def test_refused_paths(root: Path, path: str) -> None:

@@ -71,6 +71,7 @@ class TextWriter:
             return
         if self._at_line_start():
             self._parts.append("> " * self.quotes)
+            self.length += 2 * self.quotes
         elif self._space and not self._parts[-1].endswith((" ", "\n")):
             self._parts.append(" ")
         self._parts.append(text)

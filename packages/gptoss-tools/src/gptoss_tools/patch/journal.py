@@ -33,6 +33,7 @@ from gptoss_tools.patch.plan import Change, Content, content_of
 from gptoss_tools.patch.root import STATE, Root
 
 KEEP = 20  # records that `undo` can go back through
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, PatchError)
 _NEW, _COMMIT, _ABORT, _DONE = ".new", ".commit", ".abort", ".done"
 
 
@@ -199,7 +200,8 @@ class Journal:
                 self._remove(entry.path)
             else:
                 mode = entry.after_mode if side == "after" else entry.before_mode
-                self._install(folder, f"{side}-{index}", entry.path, mode)
+                # As with any write, set-user bits go; nor can a planted journal set them.
+                self._install(folder, f"{side}-{index}", entry.path, mode & 0o777)
 
     def _install(self, folder: str, image: str, path: str, mode: int) -> None:
         """Give a copy of an image the name of the file; the image itself stays for `undo`."""
@@ -304,10 +306,13 @@ class Journal:
             paths = [entry.path for entry in entries] + raw["folders"]
             if any(self._root.relative(path) != path for path in paths):
                 raise ValueError("a path in another form")
+            modes = [mode for entry in entries for mode in (entry.before_mode, entry.after_mode)]
+            if not all(isinstance(mode, int) for mode in modes):
+                raise ValueError("a mode that is no number")
             pops = raw["pops"]
             if pops is not None and pops not in self._records():
                 pops = ""  # already removed by the commit that was interrupted
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, PatchError) as error:
+        except _DAMAGE as error:
             raise JournalError(
                 f"{self._root.folder}/{STATE}/{folder} is damaged; remove that folder"
             ) from error
@@ -338,7 +343,11 @@ class Journal:
         with contextlib.suppress(FileNotFoundError):
             if rubbish != folder:
                 self._rename(folder, rubbish)
-            shutil.rmtree(rubbish, dir_fd=self._state)
+            found = os.stat(rubbish, dir_fd=self._state, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                shutil.rmtree(rubbish, dir_fd=self._state)
+            else:
+                os.unlink(rubbish, dir_fd=self._state)
 
     def _hide_from_git(self) -> None:
         with contextlib.suppress(FileExistsError):

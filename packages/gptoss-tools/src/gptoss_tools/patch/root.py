@@ -17,6 +17,7 @@ from gptoss_tools.errors import PatchError
 
 STATE = ".apply_patch"  # the journal's own folder inside the root
 PROTECTED = frozenset({".git", STATE})
+_LONGEST = 4_000  # bytes of a path; beyond 4,095 no other program could open the file
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -76,6 +77,8 @@ class Root:
         if not parts or path.endswith("/"):
             raise PatchError(f"{path or 'an empty path'}: names a folder, not a file")
         self._check_names(path, parts)
+        if len(os.fsencode(path)) > _LONGEST:
+            raise PatchError(f"{path[:60]}...: a path is longer than {_LONGEST:,} bytes")
         return "/".join(parts)
 
     def _check_names(self, path: str, parts: list[str]) -> None:
