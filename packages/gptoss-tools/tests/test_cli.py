@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,15 @@ def test_mistakes_end_in_one_sentence_and_exit_code_2(
     assert (code, out) == (2, "")
     assert words in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, out, err = tool(capsys, "serve", "apply_patch", "--port", port)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert port in err
 
 
 def test_an_apply_patch_outside_any_folder_is_the_patchs_failure(

@@ -300,12 +300,15 @@ def _serve_until_stopped(args: argparse.Namespace) -> int:
     if args.transport == "stdio":
         run_stdio(server)
         return 0
-    print(
-        f"{args.tool} at http://{args.host}:{args.port}/mcp and /sse; stop with Ctrl-C",
-        file=sys.stderr,
-        flush=True,
-    )
-    run_http(server, host=args.host, port=args.port, allowed_hosts=args.allowed_host)
+
+    def ready(port: int) -> None:
+        print(
+            f"{args.tool} at http://{args.host}:{port}/mcp and /sse; stop with Ctrl-C",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    run_http(server, host=args.host, port=args.port, allowed_hosts=args.allowed_host, ready=ready)
     return 0
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -247,15 +248,44 @@ def run_http(
     host: str = "127.0.0.1",
     port: int = 8001,
     allowed_hosts: Iterable[str] = (),
+    ready: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve over HTTP until interrupted."""
+    """Serve over HTTP until interrupted.
+
+    Args:
+        server: from `tool_server`.
+        host: the address to listen on.
+        port: 0 takes a free one.
+        allowed_hosts: see `http_app`.
+        ready: called with the port once it is ours.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
     _types()
     import uvicorn
 
     if not 0 <= port < 65_536:
         raise UsageError(f"port {port} is not between 0 and 65535")
     app = http_app(server, host=host, allowed_hosts=allowed_hosts)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    with _listener(host, port) as listener:
+        if ready is not None:
+            ready(listener.getsockname()[1])
+        config = uvicorn.Config(app, host=host, port=port, log_level="warning")
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:  # as `uvicorn.run` takes it: an ordinary end
+            return
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another port or host"
+        ) from error
 
 
 def run_stdio(server: Server) -> None:
