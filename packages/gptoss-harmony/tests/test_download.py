@@ -126,6 +126,9 @@ def published(tmp_path_factory):
 def hub(published, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    # Whoever runs the tests may have told the library to stay offline; this hub is on the machine.
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     # An interrupted chunk (10 MB) is lost; small ones make the loss smaller than the test's files.
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 8192)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
