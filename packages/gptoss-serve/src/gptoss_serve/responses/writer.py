@@ -107,7 +107,8 @@ class ResponseWriter:
             return item.answer(event)
         events = item.close(event)
         self.response["output"].append(item.item)
-        if event.kind != "builtin" or not event.complete:
+        # A builtin tool's item stays open until the tool has answered.
+        if any(line["type"] == "response.output_item.done" for line in events):
             del self._items[event.index]
         return events
 
