@@ -12,6 +12,7 @@ import json
 import sqlite3
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ class ResponseStore:
             self._db = sqlite3.connect(
                 ":memory:" if path is None else path, check_same_thread=False, timeout=30
             )
+            weakref.finalize(self, self._db.close)  # also where the lines below fail
             if path is not None:
                 self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")

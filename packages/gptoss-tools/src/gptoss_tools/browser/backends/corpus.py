@@ -16,6 +16,7 @@ import os
 import re
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -186,6 +187,7 @@ class CorpusBackend:
         self._connection = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False
         )
+        weakref.finalize(self, self._connection.close)  # for those who forget `close`
         try:
             self._connection.execute("SELECT count(*) FROM document").fetchone()
         except sqlite3.DatabaseError as error:
