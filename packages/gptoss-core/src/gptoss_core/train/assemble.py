@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptoss_core.device import choose_device
 from gptoss_core.model import Transformer
 from gptoss_core.train.batches import BatchMaker
 from gptoss_core.train.documents import split
@@ -63,7 +64,7 @@ def assemble(paths: Paths, settings: Settings) -> Run:
         UsageError: paths, data and settings that do not fit together.
         CheckpointError: a checkpoint or config that is not one.
     """
-    device = pick_device(settings.device)
+    device = choose_device(settings.device)
     parts, held = _parts(paths, settings)
     config, weights = _weights(paths, settings, device)
     rows = _rows(settings, config, [*parts, *held])
@@ -100,24 +101,6 @@ def assemble(paths: Paths, settings: Settings) -> Run:
         held_renamed=maker(held, 1.0) if settings.rename else None,
         device=device,
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """The named device; `auto` is CUDA, else MPS, else the CPU.
-
-    Raises:
-        UsageError: the device is not there.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {name!r} cannot be used: {error}; try --device cpu") from error
-    return device
 
 
 def _parts(paths: Paths, settings: Settings) -> tuple[list[Part], list[Part]]:
