@@ -27,7 +27,6 @@ class ServerSettings:
         max_tool_calls: most calls of our tools in one answer.
         keep_alive_seconds: silence after which a stream gets a comment.
         drain_seconds: how long a shutdown waits for running answers.
-        log_prompts: write what was asked into the log.
     """
 
     reasoning: ReasoningMode = "text"
@@ -41,7 +40,6 @@ class ServerSettings:
     max_tool_calls: int = 64
     keep_alive_seconds: float = 15.0
     drain_seconds: float = 30.0
-    log_prompts: bool = False
 
     def __post_init__(self) -> None:
         """Refuse amounts that make no sense, naming them."""
