@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 from gptoss_tools.python.sandbox import Outcome
 
+# The words come first: what follows may well kill the program that would say them.
 CODE = """
 import signal
-if os.fork() == 0:
-    os.kill(-1, signal.SIGKILL)
-    os._exit(0)
-print("HELD")
+print("HELD", flush=True)
+os.kill(-1, signal.SIGKILL)
 """
 
 
