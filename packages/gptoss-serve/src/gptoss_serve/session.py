@@ -1,4 +1,4 @@
-"""The one loop: a conversation, an engine and tools become events.
+"""The one loop: a conversation, a model and tools become events.
 
 ```
 session = Session(open_engine("auto", "nano"))
@@ -14,29 +14,14 @@ Chat, the Responses API and Chat Completions only translate these events. No HTT
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
 
-from gptoss_harmony import (
-    Author,
-    Constraint,
-    Encoding,
-    Engine,
-    Message,
-    Prompt,
-    Role,
-    Sampling,
-    TextContent,
-    load_encoding,
-)
-from gptoss_harmony.errors import ContextOverflow, GrammarError
+from gptoss_harmony import Author, Encoding, Engine, Message, Role, TextContent, load_encoding
 from gptoss_harmony.grammar import Grammar
 from gptoss_serve.events import Event, ToolAnswered, TurnDone, TurnEnd, Usage
-from gptoss_serve.pump import TokenPump
-from gptoss_serve.reader import AnswerReader
-from gptoss_serve.turn import Turn, without_oldest
+from gptoss_serve.rounds import EngineRound, Round, RoundStart
+from gptoss_serve.turn import Turn
 
 
 class Session:
@@ -62,20 +47,31 @@ class Session:
             async for event in events:
                 yield event
 
+    async def grammar(self, turn: Turn) -> Grammar | None:
+        """The grammar that answers of the turn are held to."""
+        if turn.format is None:
+            return None
+        return await asyncio.to_thread(Grammar, self.encoding, turn.format)
+
+    def round(self, turn: Turn, start: RoundStart) -> Round:
+        """The next answer of the model; the seam where something else than an engine answers."""
+        return EngineRound(self.engine, self.encoding, turn, start)
+
+    async def close(self) -> None:
+        """Give back what answering needed; the engine stays open."""
+
 
 class _Loop:
     """One turn in progress."""
 
     def __init__(self, session: Session, turn: Turn) -> None:
-        self._engine = session.engine
-        self._encoding = session.encoding
+        self._session = session
         self._turn = turn
         self._messages = list(turn.messages)
         self._added: list[Message] = []
         self._usage = Usage()
         self._index = 0
         self._tool_calls = 0
-        self._grammar: Grammar | None = None
         clock = asyncio.get_running_loop().time
         self._clock = clock
         seconds = turn.budget.seconds
@@ -83,114 +79,53 @@ class _Loop:
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """Rounds until the model or a budget ends the turn."""
-        if self._turn.format is not None:
-            self._grammar = await asyncio.to_thread(Grammar, self._encoding, self._turn.format)
-        prefill = self._encode(self._turn.prefill)
+        grammar = await self._session.grammar(self._turn)
+        first = True
         while True:
-            reader = self._reader(prefill)
-            async with aclosing(self._round(reader, prefill)) as events:
+            start = RoundStart(
+                messages=list(self._messages),
+                index=self._index,
+                max_tokens=self._tokens_left(),
+                first=first,
+                deadline=self._deadline,
+                grammar=grammar,
+            )
+            answer = self._session.round(self._turn, start)
+            async with aclosing(answer.events()) as events:
                 async for event in events:
                     yield event
-            self._keep(reader.messages)
-            prefill = []
-            reason = self._reason(reader)
+            self._note(answer)
+            first = False
+            reason = self._reason(answer)
+            # A model that calls several tools at once may call ours beside the client's.
+            for index, call in answer.calls if reason in (None, "call") else ():
+                yield await self._run_tool(index, call)
             if reason is not None:
                 break
-            for index, call in reader.calls:
-                yield await self._run_tool(index, call)
         yield TurnDone(reason, self._usage, tuple(self._added))
 
-    def _reader(self, prefill: Sequence[int]) -> AnswerReader:
-        browser = next((tool for tool in self._turn.tools if hasattr(tool, "citations")), None)
-        return AnswerReader(
-            self._encoding,
-            builtin=[tool.name for tool in self._turn.tools],
-            functions=self._turn.functions,
-            first_index=self._index,
-            citing=None if browser is None else browser.citations,
-            prefill=prefill,
-        )
+    def _note(self, answer: Round) -> None:
+        """Take over what a round came to."""
+        self._messages = list(answer.conversation)
+        self._keep(answer.messages)
+        self._index = answer.index
+        self._usage += answer.usage
 
-    async def _round(
-        self, reader: AnswerReader, prefill: Sequence[int]
-    ) -> AsyncGenerator[Event, None]:
-        """One answer of the engine."""
-        prompt = await asyncio.to_thread(self._prompt, prefill)  # long texts take a while
-        sampling = self._sampling()
-        constraint = self._constraint(sampling, prefill)
+    def _tokens_left(self) -> int | None:
+        most = self._turn.sampling.max_tokens
+        return None if most is None else max(0, most - self._usage.output_tokens)
 
-        def start() -> Any:
-            return self._engine.generate(prompt, sampling, constraint=constraint)
-
-        async with TokenPump(start) as pump:
-            timer = self._start_timer(pump)
-            try:
-                async for outputs in pump:
-                    for event in reader.read(outputs):
-                        yield event
-                for event in reader.finish():
-                    yield event
-            finally:
-                if timer is not None:
-                    timer.cancel()
-        self._index = reader.index
-        self._usage += Usage(
-            len(prompt.tokens), pump.cached_tokens, reader.output_tokens, reader.reasoning_tokens
-        )
-
-    def _start_timer(self, pump: TokenPump) -> asyncio.TimerHandle | None:
-        if self._deadline is None:
-            return None
-        return asyncio.get_running_loop().call_at(self._deadline, pump.cancel)
-
-    def _prompt(self, prefill: Sequence[int]) -> Prompt:
-        while True:
-            prompt = self._rendered()
-            room = self._engine.spec.context_length - len(prompt.tokens) - len(prefill)
-            if room > 0:
-                break
-            shorter = without_oldest(self._messages) if self._turn.drop_oldest else None
-            if shorter is None:
-                raise ContextOverflow(
-                    f"the conversation has {len(prompt.tokens)} tokens but the context of "
-                    f"{self._engine.spec.model_id} has {self._engine.spec.context_length}; "
-                    "shorten it, or ask for truncation: auto"
-                )
-            self._messages = shorter
-        return dataclasses.replace(prompt, tokens=(*prompt.tokens, *prefill))
-
-    def _rendered(self) -> Prompt:
-        return self._encoding.render_prompt(self._messages, style=self._turn.style)
-
-    def _sampling(self) -> Sampling:
-        sampling = self._turn.sampling
-        if sampling.max_tokens is None:
-            return sampling
-        left = max(0, sampling.max_tokens - self._usage.output_tokens)
-        return dataclasses.replace(sampling, max_tokens=left)
-
-    def _constraint(self, sampling: Sampling, prefill: Sequence[int]) -> Constraint | None:
-        if self._grammar is None or prefill:
-            return None
-        try:
-            return self._grammar.constraint(budget=sampling.max_tokens)
-        except GrammarError:
-            if sampling.max_tokens is None:
-                raise
-            # Too few tokens for any whole answer: a valid beginning is what there is room for.
-            return self._grammar.constraint()
-
-    def _reason(self, reader: AnswerReader) -> TurnEnd | None:
+    def _reason(self, answer: Round) -> TurnEnd | None:
         """Why the turn is over, or None where tools must run first."""
-        if reader.finish_reason == "cancelled":
+        if answer.finish_reason == "cancelled":
             return "time" if self._is_late() else "cancelled"
-        if reader.asked_client:
+        if answer.asked_client:
             return "call"
-        if reader.finish_reason == "length":
+        if answer.finish_reason == "length":
             return "length"
-        if not reader.calls:
+        if not answer.calls:
             return "stop"
-        self._tool_calls += len(reader.calls)
+        self._tool_calls += len(answer.calls)
         most = self._turn.budget.tool_calls
         if most is not None and self._tool_calls > most:
             return "tool_calls"
@@ -219,9 +154,6 @@ class _Loop:
     def _keep(self, messages: Sequence[Message]) -> None:
         self._messages += messages
         self._added += messages
-
-    def _encode(self, text: str) -> list[int]:
-        return self._encoding.encode(text, allowed_special="all") if text else []
 
 
 def _tool_reply(call: Message, text: str) -> Message:
