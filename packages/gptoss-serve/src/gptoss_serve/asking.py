@@ -7,7 +7,7 @@ client's functions and the response format; the rest is the conversation.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from gptoss_serve.turn import Budget, Turn
 
 Effort = Literal["low", "medium", "high"]
 
-_EFFORTS: Mapping[str, Effort] = {
+EFFORTS: Mapping[str, Effort] = {
     "none": "low",
     "minimal": "low",
     "low": "low",
@@ -52,7 +52,10 @@ class Ask:
         effort: how long to think, in any client's word.
         functions: of the client, in force.
         choice: `auto`, `none`, `required` or a callable name.
+        required_from: where the choice is `required`, the functions of which one must be called;
+            () means any.
         tools: ours, in force.
+        pending: calls at the end of the conversation that must run first.
         prefill: a header that is written for the model.
         response_schema: that the final answer must obey, or None.
         response_format: the same for the model's eyes.
@@ -66,7 +69,9 @@ class Ask:
     effort: str | None = None
     functions: ClientFunctions = field(default_factory=ClientFunctions)
     choice: str = "auto"
+    required_from: Collection[str] = ()
     tools: Sequence[Tool] = ()
+    pending: Sequence[Message] = ()
     prefill: str = ""
     response_schema: Mapping[str, Any] | None = None
     response_format: ResponseFormat | None = None
@@ -81,10 +86,11 @@ def make_turn(ask: Ask, engine: Engine) -> Turn:
     Raises:
         InvalidRequest: something must be enforced and the engine cannot.
     """
-    builtin_functions = [tool for tool in ask.tools if tool.tool_config.name == "functions"]
-    builtin = [tool for tool in ask.tools if tool not in builtin_functions]
+    listed = [tool for tool in ask.tools if tool.name not in ask.functions]
+    builtin_functions = [tool for tool in listed if tool.tool_config.name == "functions"]
+    builtin = [tool for tool in listed if tool not in builtin_functions]
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    messages = [system_message(effort=_EFFORTS[ask.effort or "medium"], date=today, tools=builtin)]
+    messages = [system_message(effort=EFFORTS[ask.effort or "medium"], date=today, tools=builtin)]
     texts = [*ask.instructions, *(tool.instruction() for tool in ask.tools)]
     described = [
         *ask.functions.descriptions(),
@@ -101,8 +107,10 @@ def make_turn(ask: Ask, engine: Engine) -> Turn:
         messages=[*messages, *ask.conversation],
         sampling=ask.sampling,
         tools=ask.tools,
-        functions=ask.functions.callable_names,
-        format=_answer_format(ask, engine),
+        functions=ask.functions.of_client,
+        format=_answer_format(ask, engine, choice="none" if ask.choice == "none" else "auto"),
+        forced=_forced_format(ask, engine),
+        pending=ask.pending,
         budget=ask.budget,
         style=RenderStyle(schemas="complete"),
         drop_oldest=ask.drop_oldest,
@@ -115,8 +123,21 @@ def can_constrain(engine: Engine) -> bool:
     return "constraint" in engine.spec.supports
 
 
-def _answer_format(ask: Ask, engine: Engine) -> AnswerFormat | None:
-    must_call = ask.choice not in ("auto", "none")
+def _forced_format(ask: Ask, engine: Engine) -> AnswerFormat | None:
+    """What holds until a tool was called, where one must be."""
+    if ask.choice in ("auto", "none"):
+        return None
+    if not ask.required_from:
+        return _answer_format(ask, engine, choice=ask.choice)
+    if not can_constrain(engine):
+        _refuse(ask, engine, must_call=True)
+    sources = ask.functions.sources()
+    wanted = {name: sources[name] for name in ask.required_from}
+    return AnswerFormat(functions=wanted, tool_choice="required")
+
+
+def _answer_format(ask: Ask, engine: Engine, *, choice: str) -> AnswerFormat | None:
+    must_call = choice not in ("auto", "none")
     wished = any(function.wants_constraint for function in ask.functions)
     if not (must_call or wished or ask.response_schema is not None):
         return None
@@ -126,12 +147,12 @@ def _answer_format(ask: Ask, engine: Engine) -> AnswerFormat | None:
     channels = {}
     if ask.response_schema is not None:
         channels = {"final": JsonSchema(ask.response_schema)}
-    recipients = [r for tool in ask.tools for r in _RECIPIENTS.get(tool.name, (tool.name,))]
+    own = [tool.name for tool in ask.tools if tool.name not in ask.functions]
     return AnswerFormat(
         channels=channels,
         functions=ask.functions.sources(),
-        builtin_tools=recipients,
-        tool_choice=ask.choice,
+        builtin_tools=[r for name in own for r in _RECIPIENTS.get(name, (name,))],
+        tool_choice=choice,
     )
 
 

@@ -15,8 +15,9 @@ rounds with tools, and parts never overlap: one is done before the next starts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gptoss_harmony import Message
 
@@ -81,12 +82,21 @@ class PartDone:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswered:
-    """A builtin tool has answered the call of part `index`."""
+    """A builtin tool has answered the call of part `index`.
+
+    Attributes:
+        index: of the part.
+        name: the recipient of the call.
+        text: what the model reads.
+        failed: whether the call came to nothing.
+        report: what else the tool tells programs, such as the address of a page.
+    """
 
     index: int
     name: str
     text: str
     failed: bool = False
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ from gptoss_harmony.grammar import JsonSchema, Lark, Regex, Source
 from gptoss_serve.errors import InvalidRequest
 from gptoss_serve.names import callable_name
 
-FunctionKind = Literal["function", "custom"]
+# The client's own functions and freeform tools; tools whose shape the Responses API fixes and that
+# the client runs; tools of a remote MCP server.
+FunctionKind = Literal["function", "custom", "local_shell", "shell", "apply_patch", "mcp"]
 
 _ANY_TEXT = Regex(r"(.|\n)*")
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -33,11 +35,12 @@ class ClientFunction:
         callable_name: what the model calls.
         name: what the client calls it.
         namespace: the client's group, or None.
-        kind: `function` takes JSON, `custom` takes text.
+        kind: what it is in the API; `custom` and `apply_patch` take text, the others JSON.
         description: for the model.
-        parameters: JSON Schema of the arguments of a `function`.
+        parameters: JSON Schema of the arguments.
         strict: whether the arguments must obey.
-        grammar: of the text of a `custom` tool; None for any text.
+        grammar: of the text of a tool that takes text; None for any text.
+        runs_here: a call of it does not end the turn; one of the turn's tools answers.
     """
 
     callable_name: str
@@ -48,6 +51,12 @@ class ClientFunction:
     parameters: Mapping[str, Any] | None
     strict: bool
     grammar: Source | None
+    runs_here: bool = False
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether a call carries plain text, not JSON."""
+        return self.kind in ("custom", "apply_patch")
 
     def described(self) -> ToolDescription:
         """What the model is told."""
@@ -58,19 +67,21 @@ class ClientFunction:
             if isinstance(self.grammar, Lark | Regex):
                 rule = self.grammar.text if isinstance(self.grammar, Lark) else self.grammar.pattern
                 description = f"{description}\n\nThe text must match:\n{rule.strip()}".strip()
+        elif self.kind == "apply_patch":
+            parameters = {"type": "string", "description": "Formatted patch code"}
         return ToolDescription.new(self.callable_name, description, parameters=parameters)
 
     @property
     def source(self) -> Source:
         """What the arguments are held to under constrained decoding."""
-        if self.kind == "custom":
+        if self.takes_text:
             return self.grammar or _ANY_TEXT
         return JsonSchema(self.parameters if self.strict and self.parameters else _ANY_OBJECT)
 
     @property
     def wants_constraint(self) -> bool:
         """Whether the client asked for enforcement."""
-        return self.strict if self.kind == "function" else self.grammar is not None
+        return self.grammar is not None if self.takes_text else self.strict
 
 
 class ClientFunctions:
@@ -101,13 +112,14 @@ class ClientFunctions:
         parameters: Mapping[str, Any] | None = None,
         strict: bool = False,
         grammar: Source | None = None,
+        runs_here: bool = False,
     ) -> ClientFunction:
         """Take in a function; the same name twice in one namespace is an error.
 
         Raises:
             InvalidRequest: the name is taken.
         """
-        if self.find(name, namespace=namespace) is not None:
+        if self._twin(name, namespace, kind) is not None:
             raise InvalidRequest(f"two tools are called {name!r}; rename one", param="tools")
         function = ClientFunction(
             callable_name=callable_name(name, namespace=namespace, taken=self._by_callable),
@@ -118,14 +130,25 @@ class ClientFunctions:
             parameters=parameters,
             strict=strict,
             grammar=grammar,
+            runs_here=runs_here,
         )
         self._by_callable[function.callable_name] = function
         return function
 
+    def _twin(self, name: str, namespace: str | None, kind: FunctionKind) -> ClientFunction | None:
+        if kind in ("function", "custom"):
+            return self.find(name, namespace=namespace)
+        wanted = (name, namespace)
+        return next((f for f in self.of_kind(kind) if (f.name, f.namespace) == wanted), None)
+
     def find(self, name: str, *, namespace: str | None = None) -> ClientFunction | None:
-        """The function that the client calls `name`."""
-        found = (f for f in self if f.name == name and f.namespace == namespace)
-        return next(found, None)
+        """The function or freeform tool that the client calls `name`."""
+        named = (f for f in self if f.kind in ("function", "custom"))
+        return next((f for f in named if f.name == name and f.namespace == namespace), None)
+
+    def of_kind(self, kind: str) -> list[ClientFunction]:
+        """The tools of a kind."""
+        return [function for function in self if function.kind == kind]
 
     def only(self, names: set[str]) -> ClientFunctions:
         """A copy with some of the functions, by callable name."""
@@ -134,9 +157,9 @@ class ClientFunctions:
         return kept
 
     @property
-    def callable_names(self) -> list[str]:
-        """What the model may call."""
-        return list(self._by_callable)
+    def of_client(self) -> list[str]:
+        """What the model may call and the client answers, by callable name."""
+        return [name for name, function in self._by_callable.items() if not function.runs_here]
 
     def descriptions(self) -> list[ToolDescription]:
         """For the developer message."""

@@ -14,13 +14,24 @@ Chat, the Responses API and Chat Completions only translate these events. No HTT
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from gptoss_harmony import Author, Encoding, Engine, Message, Role, TextContent, load_encoding
 from gptoss_harmony.grammar import Grammar
-from gptoss_serve.events import Event, ToolAnswered, TurnDone, TurnEnd, Usage
+from gptoss_serve.events import (
+    Event,
+    PartDelta,
+    PartDone,
+    PartStarted,
+    ToolAnswered,
+    TurnDone,
+    TurnEnd,
+    Usage,
+)
 from gptoss_serve.rounds import EngineRound, Round, RoundStart
+from gptoss_serve.toolbox import Reporting
 from gptoss_serve.turn import Turn
 
 
@@ -79,7 +90,13 @@ class _Loop:
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """Rounds until the model or a budget ends the turn."""
-        grammar = await self._session.grammar(self._turn)
+        async with aclosing(self._run_pending()) as pending:
+            async for event in pending:
+                yield event
+        turn = self._turn
+        if turn.forced is not None:
+            turn = dataclasses.replace(turn, format=turn.forced)
+        grammar = await self._session.grammar(turn)
         first = True
         while True:
             start = RoundStart(
@@ -90,7 +107,7 @@ class _Loop:
                 deadline=self._deadline,
                 grammar=grammar,
             )
-            answer = self._session.round(self._turn, start)
+            answer = self._session.round(turn, start)
             async with aclosing(answer.events()) as events:
                 async for event in events:
                     yield event
@@ -102,7 +119,23 @@ class _Loop:
                 yield await self._run_tool(index, call)
             if reason is not None:
                 break
+            if turn is not self._turn:  # what had to be called was called
+                turn = self._turn
+                grammar = await self._session.grammar(turn)
         yield TurnDone(reason, self._usage, tuple(self._added))
+
+    async def _run_pending(self) -> AsyncGenerator[Event, None]:
+        """Run the calls that wait in the conversation, as the first parts of the turn."""
+        for call in self._turn.pending:
+            index, self._index = self._index, self._index + 1
+            name = (call.recipient or "").removeprefix("functions.")
+            text = _text(call)
+            yield PartStarted(index, "builtin", name)
+            if text:
+                yield PartDelta(index, "builtin", text)
+            yield PartDone(index, "builtin", name, text, True)
+            self._tool_calls += 1
+            yield await self._run_tool(index, call)
 
     def _note(self, answer: Round) -> None:
         """Take over what a round came to."""
@@ -147,9 +180,13 @@ class _Loop:
             async with asyncio.timeout_at(self._deadline):
                 replies = await tool.process(call)
         except TimeoutError:
-            replies = [_tool_reply(call, "The time for this turn is over; the call was stopped.")]
+            text = "The time for this turn is over; the call was stopped."
+            self._keep([_tool_reply(call, text)])
+            return ToolAnswered(index, name, text, failed=True)
         self._keep(replies)
-        return ToolAnswered(index, name, "\n".join(_text(reply) for reply in replies))
+        report = tool.report() if isinstance(tool, Reporting) else {}
+        text = "\n".join(_text(reply) for reply in replies)
+        return ToolAnswered(index, name, text, failed=bool(report.get("failed")), report=report)
 
     def _keep(self, messages: Sequence[Message]) -> None:
         self._messages += messages

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 from gptoss_harmony import Tool
 from gptoss_harmony.errors import UsageError
-from gptoss_serve.toolbox import Toolbox, ToolMaker
+from gptoss_serve.toolbox import Toolbox, ToolMaker, ToolSetup
 from gptoss_tools import (
     ApplyPatchTool,
     CorpusBackend,
@@ -74,15 +73,15 @@ def _browser_maker(args: argparse.Namespace) -> ToolMaker:
     else:
         backend = {"web": WebBackend, "exa": ExaBackend, "youcom": YouComBackend}[name]()
 
-    def make(state: Mapping[str, Any] | None) -> Tool:
-        return SimpleBrowserTool(backend, tool_state=state)
+    def make(setup: ToolSetup) -> Tool:
+        return SimpleBrowserTool(backend, tool_state=setup.state)
 
     return make
 
 
 def _python_maker(args: argparse.Namespace) -> ToolMaker:
-    def make(_: Mapping[str, Any] | None) -> Tool:
+    def make(_: ToolSetup) -> Tool:
         return PythonTool(args.python_jail, stateful=args.python_stateful)
 
-    make(None).close()  # type: ignore[attr-defined]  # a jail that cannot be built is said at once
+    make(ToolSetup()).close()  # type: ignore[attr-defined]  # say at once if no jail can be built
     return make

@@ -12,13 +12,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from gptoss_harmony import Tool
 from gptoss_serve.errors import InvalidRequest
 
-# Makes the tool of one conversation; gets the state that an earlier turn left, or None.
-ToolMaker = Callable[[Mapping[str, Any] | None], Tool]
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A tool that tells programs more about its last call than it tells the model."""
+
+    def report(self) -> Mapping[str, Any]:
+        """What is known; `failed` is true where the call came to nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSetup:
+    """What a tool is made with.
+
+    Attributes:
+        state: what an earlier turn left, or None.
+        options: what the client asks of the tool.
+    """
+
+    state: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Makes the tool of one conversation.
+ToolMaker = Callable[[ToolSetup], Tool]
 
 
 class Toolbox:
@@ -40,9 +64,18 @@ class Toolbox:
         return sorted(self._makers)
 
     async def open(
-        self, names: Iterable[str], *, states: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        names: Iterable[str],
+        *,
+        states: Mapping[str, Mapping[str, Any]] | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> list[Tool]:
-        """Make tools for a conversation, with the states that `state` gave before.
+        """Make tools for a conversation.
+
+        Args:
+            names: of the tools.
+            states: what `tool_states` gave before, by tool name.
+            options: what the client asks of them, by tool name.
 
         Raises:
             InvalidRequest: a tool that is not in the box.
@@ -54,8 +87,8 @@ class Toolbox:
                 known = ", ".join(self.names) or "none"
                 raise InvalidRequest(f"there is no tool {name!r} here; there are: {known}")
             # Making a python tool starts a jail for its self-test: others need not wait.
-            state = (states or {}).get(name)
-            tools.append(await asyncio.to_thread(self._makers[name], state))
+            setup = ToolSetup(state=(states or {}).get(name), options=(options or {}).get(name, {}))
+            tools.append(await asyncio.to_thread(self._makers[name], setup))
         return tools
 
     async def close(self, tools: Sequence[Tool]) -> None:

@@ -47,6 +47,10 @@ class Turn:
         functions: names of the client's functions, without `functions.`; a call of one ends the
             turn.
         format: what the answer must look like, enforced token by token; None for anything.
+        forced: what it must look like until a tool of `tools` was called, instead of `format`;
+            None where nothing has to be called.
+        pending: calls at the end of the conversation that run before the model goes on, such as
+            one that a user had to approve; they are the first parts of the turn.
         budget: what else bounds the turn.
         style: how messages are rendered.
         drop_oldest: leave out the oldest messages where the prompt does not fit, instead of
@@ -60,6 +64,8 @@ class Turn:
     tools: Sequence[Tool] = ()
     functions: Collection[str] = ()
     format: AnswerFormat | None = None
+    forced: AnswerFormat | None = None
+    pending: Sequence[Message] = ()
     budget: Budget = field(default_factory=Budget)
     style: RenderStyle = field(default_factory=RenderStyle)
     drop_oldest: bool = False
