@@ -134,6 +134,13 @@ class AnswerFormat:
         ]
         return [{"lark_grammar": self.lark_text()}, *parts]
 
+    def whole_lark(self) -> str:
+        """Return one Lark text with the parts in it, for an engine that has llguidance itself."""
+        first, *parts = self.grammars()
+        text = re.sub(r"@(\w+)", r"part_\1", first["lark_grammar"])
+        rules = [f"part_{part['name']}: {_inlined(part)}" for part in parts]
+        return "\n".join([text, *rules])
+
     def lark_text(self) -> str:
         """Return the grammar of the whole answer; parts are referred to as `@name`."""
         rules = [
@@ -179,6 +186,13 @@ class AnswerFormat:
             header = _call_header(name, "analysis")
             endings.append(f"{header} format? {_MESSAGE} TEXT {_CALL}")
         return endings
+
+
+def _inlined(part: Mapping[str, Any]) -> str:
+    """A grammar as a term of another one."""
+    if "json_schema" in part:
+        return f"%json {json.dumps(part['json_schema'])}"
+    return f"%lark {{\n{part['lark_grammar']}\n}}"
 
 
 def _call_header(recipient: str, channel: str) -> str:

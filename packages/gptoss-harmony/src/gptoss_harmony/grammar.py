@@ -90,6 +90,7 @@ class Grammar:
             self._matcher.deep_copy(),
             self._tools.paths,
             self.source,
+            format=self.format,
             budget=budget,
             reserve=0 if budget is None else self._reserve,
         )
@@ -117,12 +118,21 @@ class HarmonyConstraint:
 
     Attributes:
         source: the JSON Schema, Lark, regex or answer format it came from.
+        format: the whole answer's format, of which `source` may be only the one part.
     """
 
     def __init__(
-        self, matcher: Any, paths: PathFinder, source: Any, *, budget: int | None, reserve: int
+        self,
+        matcher: Any,
+        paths: PathFinder,
+        source: Any,
+        *,
+        format: AnswerFormat,
+        budget: int | None,
+        reserve: int,
     ) -> None:
         self.source = source
+        self.format = format
         self._matcher = matcher
         self._paths = paths
         self._budget = budget
