@@ -25,7 +25,7 @@ from gptoss_harmony.grammar import AnswerFormat, JsonSchema
 from gptoss_harmony.render import RenderStyle
 from gptoss_serve.errors import InvalidRequest
 from gptoss_serve.functions import ClientFunctions
-from gptoss_serve.turn import Budget, Turn
+from gptoss_serve.turn import Budget, Turn, Wishes
 
 Effort = Literal["low", "medium", "high"]
 
@@ -62,6 +62,7 @@ class Ask:
         sampling: how to sample.
         budget: what else the answer may cost.
         drop_oldest: shorten a conversation that does not fit.
+        wishes: what the client set itself.
     """
 
     conversation: Sequence[Message]
@@ -78,6 +79,7 @@ class Ask:
     sampling: Sampling = field(default_factory=Sampling)
     budget: Budget = field(default_factory=Budget)
     drop_oldest: bool = False
+    wishes: Wishes = field(default_factory=Wishes)
 
 
 def make_turn(ask: Ask, engine: Engine) -> Turn:
@@ -115,6 +117,7 @@ def make_turn(ask: Ask, engine: Engine) -> Turn:
         style=RenderStyle(schemas="complete"),
         drop_oldest=ask.drop_oldest,
         prefill=ask.prefill,
+        wishes=ask.wishes,
     )
 
 

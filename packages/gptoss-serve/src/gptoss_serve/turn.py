@@ -7,8 +7,9 @@ Turn(messages=[system_message(), user_message("Hi")], sampling=Sampling(max_toke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gptoss_harmony import Message, Role, Sampling, Tool
 from gptoss_harmony.errors import UsageError
@@ -37,6 +38,28 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the client set itself, in its own words, for models with defaults of their own.
+
+    Engines need none of it: the rest of the turn says the same in harmony's words.
+
+    Attributes:
+        temperature, top_p: as in `Sampling`.
+        effort: how long to think, also in words that gpt-oss does not know.
+        summary: which summary of the thoughts is wanted.
+        parallel_calls: whether several functions may be called at once.
+        format: what the answer must look like, as `text.format` of the Responses API.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    effort: str | None = None
+    summary: str | None = None
+    parallel_calls: bool | None = None
+    format: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One turn.
 
@@ -57,6 +80,8 @@ class Turn:
             failing.
         prefill: text of the answer's header that is written for the model, such as
             ` to=python<|channel|>analysis code<|message|>`; only in the first round.
+        one_call: a round ends with its first call, also where the model would go on to another.
+        wishes: the client's own words.
     """
 
     messages: Sequence[Message]
@@ -70,6 +95,7 @@ class Turn:
     style: RenderStyle = field(default_factory=RenderStyle)
     drop_oldest: bool = False
     prefill: str = ""
+    wishes: Wishes = field(default_factory=Wishes)
 
     def tool_named(self, recipient: str) -> Tool | None:
         """The tool that a call is for, if it runs here."""

@@ -1,0 +1,1 @@
+"""Our tools and APIs in front of any server of the Responses API or of Chat Completions."""
