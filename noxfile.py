@@ -24,6 +24,10 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 # What differs between Pythons shows in the quick tests; real engines and long runs are met once.
 QUICK = "not slow and not two_venvs and not docker and not node and not codex and not vllm"
+# The tests of a file stay together and share what they start; each worker has its own threads.
+CORES = os.cpu_count() or 1
+WORKERS = (f"--numprocesses={min(4, CORES)}", "--dist=loadfile")
+THREADS = {"OMP_NUM_THREADS": str(max(1, CORES // 4))}
 SHARED = ROOT / ".nox" / f"all-packages-{HERE}"
 
 nox.needs_version = ">=2025.2.9"
@@ -141,7 +145,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests: every package on this Python, those without torch on the others found."""
     packages = list(find_packages().values())
     run = shared(session, *test_requirements(packages))
-    run("pytest", *test_folders(packages), *session.posargs)
+    run("pytest", *test_folders(packages), *WORKERS, *session.posargs, **THREADS)
     for name in other_pythons():
         session.notify(f"tests_without_torch-{name}", session.posargs)
 
@@ -152,7 +156,8 @@ def tests_without_torch(session: nox.Session) -> None:
     every = find_packages()
     packages = [package for package in every.values() if not package.needs_torch(every)]
     session.install("--quiet", *editable(packages), *test_requirements(packages))
-    session.run("pytest", *test_folders(packages), "-m", QUICK, *session.posargs)
+    arguments = [*test_folders(packages), *WORKERS, "-m", QUICK, *session.posargs]
+    session.run("pytest", *arguments, env=THREADS)
 
 
 def test_requirements(packages: list[Package]) -> list[str]:

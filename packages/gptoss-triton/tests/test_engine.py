@@ -117,3 +117,25 @@ def test_a_failing_constraint_ends_its_own_request_only(engine):
     with pytest.raises(EngineError, match="allows no token"):
         next(broken)
     assert len(tokens_of(list(bystander))) == len(tokens_of(list(beside))) == 3
+
+
+def test_prompt_scores_are_the_same_in_one_chunk_and_in_many(engine, checkpoint):
+    prompt = [(11 * i + i // 7) % VOCABULARY for i in range(150)]
+    sampling = greedy(2, prompt_logprobs=3, logprobs=3)
+    list(engine.generate(prompt, greedy(1)))  # now the prompt is cached, which scoring must not use
+    answer = engine.generate(prompt, sampling)
+    said = list(answer)
+    scores = answer.prompt_logprobs
+    assert answer.cached_tokens == 0
+    assert [score.token for score in scores[1:]] == prompt[1:]
+    # What was answered is scored alike when it is part of a prompt.
+    whole = engine.generate([*prompt, *tokens_of(said)], sampling).prompt_logprobs
+    assert len(whole) == 152
+    for score, output in zip(whole[150:], said, strict=True):
+        assert (score.token, [token for token, _ in score.top]) == (
+            output.token,
+            [token for token, _ in output.top_logprobs],
+        )
+        assert score.logprob == pytest.approx(output.logprob, abs=1e-4 if not CUDA else 0.05)
+    for one, other in zip(scores[1:], whole[1:150], strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-4 if not CUDA else 0.05)

@@ -39,7 +39,9 @@ if TYPE_CHECKING:  # these need Triton, which exists on Linux only
     from gptoss_triton.build import Machine
     from gptoss_triton.runner import Drawn, Flight
 
-SUPPORTS = frozenset({"constraint", "logprobs", "seed", "batching", "exact_tokens"})
+SUPPORTS = frozenset(
+    {"constraint", "logprobs", "prompt_logprobs", "seed", "batching", "exact_tokens"}
+)
 
 
 class TritonEngine:
@@ -135,6 +137,7 @@ class TritonEngine:
                 tokens=list(prompt.tokens),
                 prompt=len(prompt.tokens),
                 limit=min(self._spec.context_length, len(prompt.tokens) + room),
+                fresh=sampling.prompt_logprobs is not None,
                 salt=sampling.cache_salt,
             )
             self._numbers += 1
@@ -224,7 +227,11 @@ class TritonEngine:
         waits = any(request.waits for request in self._requests.values())
         ahead = 1 if launched and not waits else 0
         while len(self._flights) > ahead:
-            for drawn in self._flights.popleft().wait():
+            flight = self._flights.popleft()
+            tokens = flight.wait()
+            for scores in flight.scores:
+                scores.deliver()
+            for drawn in tokens:
                 self._deliver(drawn)
 
     def _launch(self) -> bool:

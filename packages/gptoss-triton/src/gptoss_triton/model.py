@@ -62,6 +62,19 @@ class Batch:
     last: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The residual stream after the last layer.
+
+    Attributes:
+        x: (T, N) float32.
+        parts: (Q, N), the last layer's expert outputs, still to be added to it.
+    """
+
+    x: Tensor
+    parts: Tensor
+
+
 class Model:
     """The weights with everything that outlives one pass.
 
@@ -148,6 +161,10 @@ class Model:
         Returns:
             (n, V) float32 logits of the rows in `batch.last`.
         """
+        return self.logits(self.stream(batch), batch.last)
+
+    def stream(self, batch: Batch) -> Stream:
+        """Run the layers alone; `logits` does the rest."""
         tokens, width = batch.positions.numel(), self.config.hidden_size
         x = torch.empty((tokens, width), dtype=torch.float32, device=self.device)
         spare = torch.empty_like(x)
@@ -162,11 +179,25 @@ class Model:
             residual_norm(x, parts, layer.attention_norm, x, normed, launch=launch)
             y = self._attention(index, layer, normed, batch)
             x, spare, parts = self._experts(layer, x, y, spare, batch)
-        if batch.last is not None:
-            assert parts is not None  # every model has a layer
-            parts = parts.view(tokens, -1, width)[batch.last].contiguous()
-            x = x[batch.last]
+        assert parts is not None  # every model has a layer
+        return Stream(x, parts)
+
+    def logits(self, stream: Stream, rows: Tensor | None) -> Tensor:
+        """The last norm and the unembedding.
+
+        Args:
+            stream: of a batch of T tokens.
+            rows: (n,) int64 rows of it; None takes all.
+
+        Returns:
+            (n, V) float32.
+        """
+        (tokens, width), x, parts = stream.x.shape, stream.x, stream.parts
+        if rows is not None:
+            parts = parts.view(tokens, -1, width)[rows].contiguous()
+            x = x[rows]
         out = torch.empty((x.shape[0], width), dtype=self.dtype, device=self.device)
+        launch = self.tuning.launch("norm", tokens)
         residual_norm(x, parts, self.weights.norm, x, out, launch=launch)
         logits = torch.empty(
             (x.shape[0], self.config.vocab_size), dtype=torch.float32, device=self.device

@@ -13,10 +13,6 @@ def refusal_of(prompt: Prompt, sampling: Sampling, spec: EngineSpec) -> EngineEr
         return Unsupported(
             f"engine triton has no option {sorted(sampling.extra)[0]!r}; it has none"
         )
-    if sampling.prompt_logprobs is not None:
-        return Unsupported(
-            "engine triton does not score prompts (prompt_logprobs); use `--engine torch`"
-        )
     if not length:
         return EngineError("the prompt is empty; give at least one token")
     if (worst := max(prompt.tokens)) >= vocabulary or (worst := min(prompt.tokens)) < 0:

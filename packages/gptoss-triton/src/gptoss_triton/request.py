@@ -6,7 +6,13 @@ import random
 import weakref
 from collections import Counter
 
-from gptoss_harmony.engine import Constraint, FinishReason, Sampling, TokenOutput
+from gptoss_harmony.engine import (
+    Constraint,
+    FinishReason,
+    Sampling,
+    TokenLogprob,
+    TokenOutput,
+)
 from gptoss_harmony.errors import EngineError
 from gptoss_harmony.generation import TokenStream
 from gptoss_triton.sequence import Sequence
@@ -38,6 +44,8 @@ class Request:
         self.seed = random.getrandbits(62) if sampling.seed is None else sampling.seed & (2**62 - 1)
         self.answered: Counter[int] = Counter()
         self.begun = False
+        self._scores: list[TokenLogprob | None] = [None] * sequence.prompt
+        self._unscored = sequence.prompt - 1 if self.scored else 0
         self._stream = weakref.ref(stream)
 
     @property
@@ -55,6 +63,11 @@ class Request:
         return filters and sampling.temperature > 0.0
 
     @property
+    def scored(self) -> bool:
+        """Whether log probabilities of its prompt are wanted."""
+        return self.sampling.prompt_logprobs is not None
+
+    @property
     def waits(self) -> bool:
         """Whether its next step needs the token of this one on the host."""
         return self.constraint is not None or self.penalised
@@ -66,12 +79,30 @@ class Request:
         return stream is None or stream.cancelled
 
     def begin(self) -> None:
-        """Tell the consumer how much was cached, once."""
-        stream = self._stream()
+        """Tell the consumer how much was cached, once; a prompt to be scored must be read first."""
         if not self.begun and self.sequence.cached is not None:
             self.begun = True
-            if stream is not None:
-                stream.begin(cached_tokens=self.sequence.cached)
+            if not self._unscored:
+                self._tell()
+
+    def score(self, first: int, scores: list[TokenLogprob]) -> None:
+        """Take the scores of prompt tokens from position `first` on; the last ones are told.
+
+        After a preemption they come again, and change nothing.
+        """
+        for position, score in enumerate(scores, first):
+            if self._scores[position] is None:
+                self._scores[position] = score
+                self._unscored -= 1
+                if not self._unscored:
+                    self._tell()
+
+    def _tell(self) -> None:
+        """Report what is known before the first token."""
+        stream = self._stream()
+        if stream is not None:
+            scores = tuple(self._scores) if self.scored else None
+            stream.begin(cached_tokens=self.sequence.cached or 0, prompt_logprobs=scores)
 
     def accept(self, token: int) -> FinishReason | None:
         """Take a drawn token in; returns why the answer ends with it, or None.

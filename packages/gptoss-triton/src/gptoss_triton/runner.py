@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from gptoss_triton.graphs import DecodeGraphs
-from gptoss_triton.model import Batch, Model, prefill_tiles
+from gptoss_triton.model import Batch, Model, Stream, prefill_tiles
 from gptoss_triton.request import Request
 from gptoss_triton.sample import draw
 from gptoss_triton.scheduler import Step
+from gptoss_triton.scoring import PromptScores, score_rows
 from gptoss_triton.sequence import Sequence
 from gptoss_triton.slots import Slots
 from gptoss_triton.special import draw_special, masks_of
@@ -47,6 +48,7 @@ class Flight:
         tops: row of the alternatives for each row that wants them.
         top_tokens: (wanting rows, 20) on the host.
         top_logprobs: the same.
+        scores: of prompt tokens that this step has read, on the host.
     """
 
     rows: list[tuple[Request, int]]
@@ -56,6 +58,7 @@ class Flight:
     tops: Mapping[int, int]
     top_tokens: Tensor
     top_logprobs: Tensor
+    scores: list[PromptScores]
 
     def wait(self) -> list[Drawn]:
         """Block until the tokens are here."""
@@ -109,8 +112,9 @@ class Runner:
         masks = masks_of(
             [requests[sequence.number] for sequence in drawing], self.model.config.vocab_size
         )
+        scores: list[PromptScores] = []
         if step.chunks:
-            logits, positions = self._mixed(step, drawing)
+            logits, positions, scores = self._mixed(step, drawing, requests)
         else:
             logits = self._graphs.step([(s.slot, s.launched) for s in step.decode])
             positions = self._graphs.positions
@@ -123,14 +127,35 @@ class Runner:
         if special:
             launch = self.model.tuning.launch("draw", len(special))
             draw_special(special, masks, logits, positions, self.slots, launch=launch)
-        return self._return(rows, logits)
+        return self._return(rows, logits, scores)
 
     def close(self) -> None:
         """Forget the graphs, which hold memory."""
         self._graphs.close()
 
-    def _mixed(self, step: Step, drawing: list[Sequence]) -> tuple[Tensor, Tensor]:
-        """Answers and chunks in one eager pass; returns logits and positions of what draws."""
+    def _mixed(
+        self, step: Step, drawing: list[Sequence], requests: Mapping[int, Request]
+    ) -> tuple[Tensor, Tensor, list[PromptScores]]:
+        """Answers and chunks in one eager pass.
+
+        Returns:
+            Logits and positions of what draws, and scores of what was read, still on the device.
+        """
+        slots, batch = self.slots, self._batch(step)
+        stream = self.model.stream(batch)
+        logits = self.model.logits(stream, batch.last)
+        scores = self._scores(step, stream, requests)
+        assert batch.last is not None  # set by `_batch`
+        positions = batch.positions[batch.last]
+        if drawing:
+            lines = slots.send(list(range(len(drawing))))
+            where = slots.send([sequence.slot for sequence in drawing])
+            launch = self.model.tuning.launch("draw", len(drawing))
+            draw(logits, logits, lines, where, positions, slots.draw, launch=launch)
+        return logits, positions, scores
+
+    def _batch(self, step: Step) -> Batch:
+        """The rows of a step: answers first, then the chunks one after another."""
         slots, answers = self.slots, [(s.slot, s.launched) for s in step.decode]
         read: list[int] = []
         rows = [(slot, slot, position) for slot, position in answers]
@@ -146,35 +171,52 @@ class Runner:
             if count == sequence.pending:
                 last.append(len(rows) - 1)
         sources, sequences, positions = slots.send(list(zip(*rows, strict=True))).unbind(0)
-        tile = self.model.tuning.launch("attention_prefill", len(rows)).pairs
-        wanted = slots.send(last or [0]).long()
-        logits = self.model.forward(
-            Batch(
-                tokens=torch.cat([slots.draw.token, slots.send(read)]),
-                sources=sources,
-                positions=positions,
-                sequences=sequences,
-                full_table=slots.full_table,
-                window_table=slots.window_table,
-                decode=len(answers),
-                tiles=prefill_tiles(
-                    [(sequence.slot, count) for sequence, count in step.chunks],
-                    first=len(answers),
-                    tokens=tile,
-                    device=slots.device,
-                ),
-                last=wanted,
-            )
+        return Batch(
+            tokens=torch.cat([slots.draw.token, slots.send(read)]),
+            sources=sources,
+            positions=positions,
+            sequences=sequences,
+            full_table=slots.full_table,
+            window_table=slots.window_table,
+            decode=len(answers),
+            tiles=prefill_tiles(
+                [(sequence.slot, count) for sequence, count in step.chunks],
+                first=len(answers),
+                tokens=self.model.tuning.launch("attention_prefill", len(rows)).pairs,
+                device=slots.device,
+            ),
+            last=slots.send(last or [0]).long(),
         )
-        positions = positions[wanted]
-        if last:
-            lines = slots.send(list(range(len(last))))
-            where = slots.send([sequence.slot for sequence in drawing])
-            launch = self.model.tuning.launch("draw", len(last))
-            draw(logits, logits, lines, where, positions, slots.draw, launch=launch)
-        return logits, positions
 
-    def _return(self, rows: list[tuple[Request, int]], logits: Tensor) -> Flight:
+    def _scores(
+        self, step: Step, stream: Stream, requests: Mapping[int, Request]
+    ) -> list[PromptScores]:
+        """Score what the chunks read of prompts that are to be scored."""
+        scores, row = [], len(step.decode)
+        for sequence, count in step.chunks:
+            request, first = requests[sequence.number], sequence.launched + 1
+            tokens = sequence.tokens[first : min(first + count, sequence.prompt)]
+            alternatives = request.sampling.prompt_logprobs
+            if alternatives is not None and tokens:
+                wanted = self.slots.send(tokens).long()
+                found = score_rows(self.model, stream, row, wanted, top=alternatives)
+                logprobs, ids, values = (self._here(tensor) for tensor in found)
+                scores.append(
+                    PromptScores(
+                        request=request,
+                        first=first,
+                        tokens=tokens,
+                        logprobs=logprobs,
+                        top_tokens=ids,
+                        top_logprobs=values,
+                    )
+                )
+            row += count
+        return scores
+
+    def _return(
+        self, rows: list[tuple[Request, int]], logits: Tensor, scores: list[PromptScores]
+    ) -> Flight:
         """Start the copies to the host."""
         wanting = [row for row, (request, _) in enumerate(rows) if request.sampling.logprobs]
         values = logits.new_empty((0, MOST_ALTERNATIVES))
@@ -197,6 +239,7 @@ class Runner:
             tops={row: line for line, row in enumerate(wanting)},
             top_tokens=tensors[2],
             top_logprobs=tensors[3],
+            scores=scores,
         )
 
     def _here(self, tensor: Tensor) -> Tensor:

@@ -176,7 +176,7 @@ class Scheduler:
     def _reuse_prefix(self, sequence: Sequence, step: Step) -> None:
         """Share the longest prefix whose full pages and last windowed pages are known."""
         self._name_blocks(sequence)
-        if not self.reuse:
+        if not self.reuse or sequence.fresh:
             return
         most = (len(sequence.tokens) - 1) // self.page  # at least one token must be computed
         full: list[int] = []

@@ -24,6 +24,7 @@ class Sequence:
         tokens: prompt and known answer.
         prompt: how many of them are the prompt.
         limit: most tokens, prompt included.
+        fresh: it computes all of its prompt, whatever the cache knows.
         salt: sequences share cached prefixes only with those of the same salt.
         slot: index of its arrays on the GPU while it runs.
         launched: positions handed to the GPU.
@@ -40,6 +41,7 @@ class Sequence:
     tokens: list[int]
     prompt: int
     limit: int
+    fresh: bool = False
     salt: str = ""
     slot: int = -1
     launched: int = 0
