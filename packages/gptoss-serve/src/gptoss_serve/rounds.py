@@ -153,8 +153,13 @@ class EngineRound:
                 async for outputs in pump:
                     for event in self._reader.read(outputs):
                         yield event
-                for event in self._reader.finish():
-                    yield event
+                        if self._has_enough():
+                            break
+                    if self._has_enough():
+                        break
+                else:
+                    for event in self._reader.finish():
+                        yield event
             finally:
                 if timer is not None:
                     timer.cancel()
@@ -163,6 +168,10 @@ class EngineRound:
         self.usage = Usage(
             len(prompt.tokens), pump.cached_tokens, reader.output_tokens, reader.reasoning_tokens
         )
+
+    def _has_enough(self) -> bool:
+        """Whether the one call that is allowed has been made."""
+        return self._turn.one_call and (self._reader.asked_client or bool(self._reader.calls))
 
     def _start_timer(self, pump: TokenPump) -> asyncio.TimerHandle | None:
         if self._start.deadline is None:

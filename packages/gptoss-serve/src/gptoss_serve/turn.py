@@ -95,6 +95,7 @@ class Turn:
     style: RenderStyle = field(default_factory=RenderStyle)
     drop_oldest: bool = False
     prefill: str = ""
+    one_call: bool = False
     wishes: Wishes = field(default_factory=Wishes)
 
     def tool_named(self, recipient: str) -> Tool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 from gptoss_harmony import Engine, Message, ResponseFormat, Sampling, Tool
 from gptoss_serve.asking import Ask, can_constrain, checked_sampling, make_turn
 from gptoss_serve.errors import InvalidRequest
-from gptoss_serve.responses.parts import new_id
-from gptoss_serve.responses.schema import ResponsesRequest, TextFormat
+from gptoss_serve.responses.listing import listed
+from gptoss_serve.responses.schema import LOGPROBS, ResponsesRequest, TextFormat
 from gptoss_serve.responses.store import Record
 from gptoss_serve.responses.tools import ToolPlan
 from gptoss_serve.responses.translate import Translation
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.turn import Budget, Turn
 
-_LOGPROBS = "message.output_text.logprobs"
+_VERBOSITY: Mapping[str, str] = {
+    "low": "Keep the final answer short: what was asked for and no more.",
+    "high": "Make the final answer thorough: give details, reasons and examples.",
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,7 +32,8 @@ class Prepared:
         request: the request.
         plan: its tools.
         conversation: user, assistant and tool messages, those of earlier responses first.
-        instructions: texts of its system and developer messages.
+        developer: texts of the system and developer messages among the items, likewise.
+        instructions: texts that hold for this response only.
         calls: recipient of each call by its id.
         input_items: as `input_items` shows them.
         tool_states: of our tools, from the response before.
@@ -37,6 +42,7 @@ class Prepared:
     request: ResponsesRequest
     plan: ToolPlan
     conversation: list[Message]
+    developer: list[str]
     instructions: list[str]
     calls: dict[str, str]
     input_items: list[dict[str, Any]]
@@ -49,13 +55,14 @@ class Prepared:
             InvalidRequest: something that the engine cannot do.
         """
         request = self.request
-        schema, shown = _response_format(request)
+        schema, shown = _response_format(request, engine)
         most = settings.max_tool_calls
         if request.max_tool_calls is not None:
             most = min(most, request.max_tool_calls)
+        verbosity = _VERBOSITY.get((request.text and request.text.verbosity) or "medium", "")
         ask = Ask(
             conversation=self.conversation,
-            instructions=self.instructions,
+            instructions=[*self.instructions, *self.developer, verbosity],
             effort=request.reasoning.effort if request.reasoning else None,
             functions=self.plan.functions,
             choice=self.plan.choice,
@@ -67,7 +74,12 @@ class Prepared:
             budget=Budget(tool_calls=most, seconds=settings.max_seconds),
             drop_oldest=request.truncation == "auto",
         )
-        return make_turn(ask, engine)
+        turn = make_turn(ask, engine)
+        style = turn.style
+        if request.reasoning is not None and request.reasoning.context == "all_turns":
+            style = style.replace(drop_analysis="never")
+        one_call = request.parallel_tool_calls is False
+        return dataclasses.replace(turn, style=style, one_call=one_call)
 
 
 def prepare(
@@ -78,27 +90,41 @@ def prepare(
     Raises:
         InvalidRequest: an item that cannot be understood.
     """
-    request.refuse_unsupported()
+    request.check()
     translation = Translation()
     if previous is not None:
         translation.messages = [Message.from_dict(m) for m in previous.messages]
+        translation.instructions = list(previous.developer)
         translation.calls = dict(previous.calls)
-    if isinstance(request.instructions, str):
-        translation.instructions.append(request.instructions)
-    elif request.instructions is not None:
-        translation.add(request.instructions, where="instructions")
-    translation.add(request.input if request.input is not None else "")
+    if request.input is not None:
+        translation.add(request.input)
     if not can_constrain(engine):
         _report_lax(plan)
     return Prepared(
         request=request,
         plan=plan,
         conversation=translation.messages,
-        instructions=translation.instructions,
+        developer=translation.instructions,
+        instructions=_instructions(request.instructions),
         calls=translation.calls,
-        input_items=_shown(request.input),
+        input_items=listed(request.input),
         tool_states={} if previous is None else previous.tool_states,
     )
+
+
+def _instructions(given: str | list[dict[str, Any]] | None) -> list[str]:
+    """The field `instructions`: a text, or system and developer messages."""
+    if given is None or isinstance(given, str):
+        return [given] if given else []
+    translation = Translation()
+    translation.add(given, where="instructions")
+    if translation.messages:
+        raise InvalidRequest(
+            "instructions holds a text, or system and developer messages; "
+            "everything else goes into input",
+            param="instructions",
+        )
+    return translation.instructions
 
 
 def _report_lax(plan: ToolPlan) -> None:
@@ -110,7 +136,7 @@ def _report_lax(plan: ToolPlan) -> None:
 
 
 def _response_format(
-    request: ResponsesRequest,
+    request: ResponsesRequest, engine: Engine
 ) -> tuple[Mapping[str, Any] | None, ResponseFormat | None]:
     """The schema to enforce, and the one to show."""
     format: TextFormat | None = request.text.format if request.text else None
@@ -118,16 +144,15 @@ def _response_format(
         return None, None
     if format.type == "json_object":
         return {"type": "object"}, None
-    if format.json_schema is None or format.name is None:
-        raise InvalidRequest(
-            "a json_schema format needs a name and a schema", param="text.format.schema"
-        )
+    assert format.json_schema is not None
+    assert format.name is not None
     shown = ResponseFormat(format.json_schema, format.name, format.description)
-    return format.json_schema, shown
+    is_wish = format.strict is False and not can_constrain(engine)
+    return None if is_wish else format.json_schema, shown
 
 
 def _sampling(request: ResponsesRequest, engine: Engine) -> Sampling:
-    wants_logprobs = _LOGPROBS in (request.include or ()) or bool(request.top_logprobs)
+    wants_logprobs = LOGPROBS in (request.include or ()) or bool(request.top_logprobs)
     if wants_logprobs and "logprobs" not in engine.spec.supports:
         raise InvalidRequest(
             f"the engine {engine.spec.name} reports no log probabilities",
@@ -145,17 +170,3 @@ def _sampling(request: ResponsesRequest, engine: Engine) -> Sampling:
         seed=request.seed,
         logprobs=(request.top_logprobs or 0) if wants_logprobs else None,
     )
-
-
-def _shown(given: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """Input as items with ids."""
-    if isinstance(given, list):
-        return [{**item, "id": item.get("id") or new_id(_prefix(item))} for item in given]
-    content = [{"type": "input_text", "text": given or ""}]
-    message = {"type": "message", "role": "user", "status": "completed", "content": content}
-    return [{"id": new_id("msg"), **message}]
-
-
-def _prefix(item: Mapping[str, Any]) -> str:
-    prefixes = {"reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
-    return prefixes.get(str(item.get("type")), "msg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from gptoss_serve.asking import EFFORTS
 from gptoss_serve.responses.schema import ReasoningConfig, ResponsesRequest, TextFormat
 from gptoss_serve.responses.tools import ToolPlan
 
@@ -33,7 +34,7 @@ def new_response(
         "prompt_cache_retention": _retention(request.prompt_cache_retention),
         "reasoning": _reasoning(request.reasoning),
         "safety_identifier": request.safety_identifier,
-        "service_tier": request.service_tier or "default",
+        "service_tier": "default",  # the only one there is
         "store": store,
         "temperature": _or(request.temperature, 1.0),
         "text": _text(request),
@@ -59,15 +60,20 @@ def _retention(value: str | None) -> str | None:
 
 
 def _reasoning(config: ReasoningConfig | None) -> dict[str, Any]:
-    effort = config.effort if config is not None else None
-    summary = config.summary or config.generate_summary if config is not None else None
-    return {"effort": effort or "medium", "summary": None if summary == "none" else summary}
+    """What is in force, which can be less than what was asked: the model always thinks."""
+    effort = EFFORTS[(config.effort if config is not None else None) or "medium"]
+    wants_summary = config is not None and config.wants_summary
+    # A summary here is the whole text, whatever length was asked for.
+    written = {"effort": effort, "summary": "detailed" if wants_summary else None}
+    if config is not None and config.context is not None:
+        written["context"] = config.context
+    return written
 
 
 def _text(request: ResponsesRequest) -> dict[str, Any]:
     format = (request.text.format if request.text else None) or TextFormat()
     verbosity = (request.text.verbosity if request.text else None) or "medium"
-    written = format.model_dump(by_alias=True)
-    if format.type != "json_schema":
-        written = {"type": format.type}
+    written: dict[str, Any] = {"type": format.type}
+    if format.type == "json_schema":
+        written = format.model_dump(by_alias=True)
     return {"format": written, "verbosity": verbosity}

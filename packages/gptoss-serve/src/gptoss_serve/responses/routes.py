@@ -8,27 +8,42 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
 from gptoss_serve.errors import InvalidRequest
+from gptoss_serve.responses.answering import Answering
+from gptoss_serve.responses.padding import padded
 from gptoss_serve.responses.parts import Json
-from gptoss_serve.responses.schema import ResponsesRequest, checked
-from gptoss_serve.responses.service import Answering, ResponseService
+from gptoss_serve.responses.query import flag, number
+from gptoss_serve.responses.query import include as query_include
+from gptoss_serve.responses.schema import (
+    CompactRequest,
+    CountRequest,
+    ResponsesRequest,
+    checked,
+)
+from gptoss_serve.responses.service import ResponseService
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.wire import EventStream, named_event, read_json, until_disconnect
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": ResponsesRequest.model_json_schema()}},
-    }
-}
+
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    """What `/openapi.json` says of a body."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def responses_router(service: ResponseService, settings: ServerSettings) -> APIRouter:
     """Routes below `/v1/responses`."""
     routes = _Routes(service, settings)
     router = APIRouter(prefix="/v1/responses", tags=["responses"])
-    router.add_api_route("", routes.create, methods=["POST"], openapi_extra=_BODY)
+    posts = (
+        ("", routes.create, ResponsesRequest),
+        ("/input_tokens", routes.count, CountRequest),
+        ("/compact", routes.compact, CompactRequest),
+    )
+    for path, route, model in posts:
+        router.add_api_route(path, route, methods=["POST"], openapi_extra=_body(model))
     router.add_api_route("/{response_id}", routes.get, methods=["GET"])
     router.add_api_route("/{response_id}", routes.delete, methods=["DELETE"])
     router.add_api_route("/{response_id}/cancel", routes.cancel, methods=["POST"])
@@ -50,19 +65,35 @@ class _Routes:
         answering = await self._service.create(asked)
         headers = _headers(answering)
         if asked.background:
-            return await self._background(answering)
+            return await self._background(answering, headers)
         if asked.stream:
-            return self._stream(answering.batches(), headers)
+            return self._stream(answering.batches(), headers, obfuscate=_wants_padding(asked))
         response = await until_disconnect(request, answering.finished())
         return JSONResponse(response, headers=headers)
+
+    async def count(self, request: Request) -> Response:
+        """Count the tokens of a prompt."""
+        body = await read_json(request, self._settings.max_body_bytes)
+        return JSONResponse(await self._service.count(checked(CountRequest, body)))
+
+    async def compact(self, request: Request) -> Response:
+        """Make a conversation shorter."""
+        body = await read_json(request, self._settings.max_body_bytes)
+        work = self._service.compact(checked(CompactRequest, body))
+        return JSONResponse(await until_disconnect(request, work))
 
     async def get(self, request: Request, response_id: str) -> Response:
         """Get a response, or its events again from `starting_after` on."""
         query = request.query_params
-        if query.get("stream", "").lower() not in ("true", "1"):
-            return JSONResponse(await self._service.get(response_id))
-        starting_after = _integer(query.get("starting_after", "-1"), "starting_after")
-        return self._stream(await self._service.follow(response_id, max(-1, starting_after)))
+        include = query_include(query)
+        if flag(query, "stream"):
+            after = number(query, "starting_after", default=-1)
+            events = await self._service.follow(response_id, after)
+            return self._stream(events, obfuscate=flag(query, "include_obfuscation"))
+        for name in ("starting_after", "include_obfuscation"):
+            if name in query:
+                raise InvalidRequest(f"{name} goes with stream=true", param=name)
+        return JSONResponse(await self._service.get(response_id, include=include))
 
     async def delete(self, response_id: str) -> Response:
         """Forget a response."""
@@ -74,64 +105,50 @@ class _Routes:
 
     async def input_items(self, request: Request, response_id: str) -> Response:
         """List what the request brought."""
-        items = await self._service.input_items(response_id)
-        return JSONResponse(_page(items, request.query_params))
+        query = request.query_params
+        query_include(query)
+        page = await self._service.input_items(
+            response_id,
+            order=query.get("order", "desc"),
+            after=query.get("after"),
+            limit=number(query, "limit", default=20),
+        )
+        return JSONResponse(page)
 
-    async def _background(self, answering: Answering) -> Response:
-        answering.response["status"] = "queued"
+    async def _background(self, answering: Answering, headers: dict[str, str]) -> Response:
         running = await self._service.start(answering)
-        if answering.prepared.request.stream:
-            return self._stream(running.follow())
-        return JSONResponse(answering.response)
+        asked = answering.prepared.request
+        if asked.stream:
+            return self._stream(running.follow(), headers, obfuscate=_wants_padding(asked))
+        return JSONResponse(answering.response, headers=headers)
 
     def _stream(
-        self, batches: AsyncGenerator[list[Json], None], headers: dict[str, str] | None = None
+        self,
+        batches: AsyncGenerator[list[Json], None],
+        headers: dict[str, str] | None = None,
+        *,
+        obfuscate: bool = False,
     ) -> Response:
         keep_alive = self._settings.keep_alive_seconds
-        return EventStream(_encoded(batches), keep_alive=keep_alive, headers=headers)
+        encoded = _encoded(batches, obfuscate=obfuscate)
+        return EventStream(encoded, keep_alive=keep_alive, headers=headers)
 
 
-async def _encoded(batches: AsyncGenerator[list[Json], None]) -> AsyncGenerator[bytes, None]:
+async def _encoded(
+    batches: AsyncGenerator[list[Json], None], *, obfuscate: bool
+) -> AsyncGenerator[bytes, None]:
     """Events as bytes. Those of a background response go on without this reader."""
     async with aclosing(batches):
         async for batch in batches:
-            yield b"".join(map(named_event, batch))
+            yield b"".join(named_event(padded(e) if obfuscate else e) for e in batch)
     yield b"data: [DONE]\n\n"
+
+
+def _wants_padding(request: ResponsesRequest) -> bool:
+    return request.stream_options is not None and bool(request.stream_options.include_obfuscation)
 
 
 def _headers(answering: Answering) -> dict[str, str]:
     ignored = answering.prepared.plan.ignored
     printable = [kind for kind in ignored if kind.isascii() and kind.isprintable()]
     return {"gptoss-ignored-tools": ", ".join(printable)} if printable else {}
-
-
-def _integer(text: str, param: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise InvalidRequest(f"{param} must be an integer", param=param) from error
-
-
-def _page(items: list[Json], query: Any) -> Json:
-    """A page of a list: `order`, `after`, `limit`."""
-    order = query.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise InvalidRequest("order is asc or desc", param="order")
-    limit = _integer(query.get("limit", "20"), "limit")
-    if not 1 <= limit <= 100:
-        raise InvalidRequest("limit is 1 to 100", param="limit")
-    ordered = items if order == "asc" else items[::-1]
-    after = query.get("after")
-    if after is not None:
-        places = [i for i, item in enumerate(ordered) if item["id"] == after]
-        if not places:
-            raise InvalidRequest(f"there is no item {after!r} here", param="after")
-        ordered = ordered[places[0] + 1 :]
-    page = ordered[:limit]
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": len(ordered) > limit,
-    }

@@ -1,4 +1,4 @@
-"""The Responses API without HTTP: create, get, cancel, delete.
+"""The Responses API without HTTP: create, get, cancel, delete, count, compact.
 
 A foreground response lives as long as somebody reads its events; a background one has a task of
 its own and keeps its events, so that a stream can be resumed after any of them.
@@ -7,29 +7,35 @@ its own and keeps its events, so that a stream can be resumed after any of them.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from gptoss_harmony import Message
-from gptoss_serve.errors import InvalidRequest, NotFound, as_serve_error
-from gptoss_serve.events import PartDone, TurnDone
+from gptoss_serve.errors import InvalidRequest, NotFound
+from gptoss_serve.events import Event
 from gptoss_serve.limits import Admission
 from gptoss_serve.models import ModelNames
-from gptoss_serve.responses.parts import ItemStyle, Json, new_id
+from gptoss_serve.responses.answering import Answering
+from gptoss_serve.responses.compact import asked_for_summary, compacted
+from gptoss_serve.responses.included import with_included
+from gptoss_serve.responses.listing import page_of
+from gptoss_serve.responses.parts import Json, new_id
 from gptoss_serve.responses.prepare import Prepared, prepare
+from gptoss_serve.responses.references import without_references
 from gptoss_serve.responses.response import new_response
-from gptoss_serve.responses.running import Running
-from gptoss_serve.responses.schema import ResponsesRequest
+from gptoss_serve.responses.running import Background, Running
+from gptoss_serve.responses.schema import CompactRequest, CountRequest, ResponsesRequest
 from gptoss_serve.responses.store import Record, ResponseStore
-from gptoss_serve.responses.tools import plan_tools
-from gptoss_serve.responses.writer import ResponseWriter
+from gptoss_serve.responses.tools import ToolPlan, plan_tools
 from gptoss_serve.session import Session
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.toolbox import Toolbox, tool_states
+from gptoss_serve.turn import without_oldest
 
-_log = logging.getLogger("gptoss_serve")
+_UNFINISHED = ("queued", "in_progress")
+_LOST = "the server that made this response stopped before it was finished; ask again"
+_STOP_SECONDS = 20.0  # how long another server may take to stop a response
+States = Callable[[], dict[str, Any]]
 
 
 class ResponseService:
@@ -54,13 +60,13 @@ class ResponseService:
         settings: ServerSettings,
         store: ResponseStore | None,
     ) -> None:
-        self._session = session
+        self.session = session
+        self.settings = settings
+        self.store = store
         self._toolbox = toolbox
         self._models = models
         self._admission = admission
-        self._settings = settings
-        self._store = store
-        self._running: dict[str, Running] = {}
+        self._background = Background(store)
 
     async def create(self, request: ResponsesRequest) -> Answering:
         """Check a request and get ready to answer it.
@@ -69,49 +75,112 @@ class ResponseService:
             ServeError: it cannot be served.
         """
         model = self._models.resolve(request.model)
-        plan = plan_tools(request.tools or [], request.tool_choice, self._toolbox)
-        if request.background and self._store is None:
+        if request.background and self.store is None:
             raise InvalidRequest("background needs a store; this server has none", param="store")
-        previous = None
-        if request.previous_response_id is not None:
-            previous = await self._previous(request.previous_response_id)
-        prepared = prepare(request, plan, self._session.engine, previous)
-        store = self._store is not None and request.store is not False
-        response = new_response(request, plan, response_id=new_id("resp"), model=model, store=store)
+        prepared = await self._prepared(request)
+        store = self.store is not None and request.store is not False
+        response = new_response(
+            request, prepared.plan, response_id=new_id("resp"), model=model, store=store
+        )
         return Answering(self, prepared, response)
 
     async def start(self, answering: Answering) -> Running:
         """Answer in the background."""
-        await self.keep(answering, events=[])
-        running = Running(answering.batches())
-        self._running[answering.response["id"]] = running
-        running.task.add_done_callback(lambda _: self._running.pop(answering.response["id"], None))
-        return running
+        answering.response["status"] = "queued"
+        await answering.keep()
+        return self._background.start(answering.response, answering.batches())
 
-    async def get(self, response_id: str) -> Json:
+    async def count(self, request: CountRequest) -> Json:
+        """How many tokens the prompt of a request has.
+
+        Raises:
+            ServeError: it could not be answered.
+        """
+        self._models.resolve(request.model)
+        prepared = await self._prepared(request.as_response())
+        tools = await self._toolbox.open(prepared.plan.builtin, states=prepared.tool_states)
+        try:
+            turn = prepared.turn(self.session.engine, tools, self.settings)
+        finally:
+            await self._toolbox.close(tools)
+        encoding, messages = self.session.encoding, list(turn.messages)
+        while True:
+            prompt = await asyncio.to_thread(encoding.render_prompt, messages, style=turn.style)
+            fits = len(prompt.tokens) < self.session.engine.spec.context_length
+            shorter = None if fits or not turn.drop_oldest else without_oldest(messages)
+            if shorter is None:
+                break
+            messages = shorter
+        prefill = encoding.encode(turn.prefill, allowed_special="all")
+        return {
+            "object": "response.input_tokens",
+            "input_tokens": len(prompt.tokens) + len(prefill),
+        }
+
+    async def compact(self, request: CompactRequest) -> Json:
+        """A conversation in fewer tokens: the user's messages and a summary of everything.
+
+        Raises:
+            ServeError: it cannot be served, or the model wrote no summary.
+        """
+        self._models.resolve(request.model)
+        prepared = await self._prepared(request.as_response())
+        asked = asked_for_summary(prepared)
+        async with self.turn(asked) as (events, _):
+            return await compacted(prepared, events)
+
+    async def get(self, response_id: str, *, include: Sequence[str] = ()) -> Json:
         """The response as it stands.
+
+        Args:
+            response_id: of the response.
+            include: what else it shall hold.
 
         Raises:
             NotFound: there is none.
+            InvalidRequest: something to include that was not kept.
         """
-        response: Json = (await self._record(response_id)).response
-        return response
+        running = self._background.find(response_id)
+        if running is not None:
+            if running.response["status"] in _UNFINISHED and not include:
+                return running.response
+            await asyncio.wait([running.task])  # its last words are being written
+        record = await self.record(response_id)
+        return with_included(record, include)
 
-    async def input_items(self, response_id: str) -> list[Json]:
-        """What the request brought."""
-        return (await self._record(response_id)).input_items
+    async def input_items(
+        self, response_id: str, *, order: str, after: str | None, limit: int
+    ) -> Json:
+        """A page of what the request brought.
+
+        Raises:
+            NotFound: there is no such response.
+            InvalidRequest: a page that makes no sense.
+        """
+        record = await self.record(response_id)
+        return page_of(record.input_items, order=order, after=after, limit=limit)
 
     async def follow(
         self, response_id: str, starting_after: int
     ) -> AsyncGenerator[list[Json], None]:
-        """The events of a background response after a sequence number, to its end."""
-        running = self._running.get(response_id)
-        if running is not None:
-            return running.follow(starting_after)
-        record = await self._record(response_id)
-        if not record.events:
+        """The events of a background response after a sequence number, to its end.
+
+        Raises:
+            NotFound: there is no such response.
+            InvalidRequest: it was not made with `background` and `stream`.
+        """
+        running = self._background.find(response_id)
+        record = await self.record(response_id)
+        if not record.is_stream:
             raise InvalidRequest(
                 "only a response that was made with background and stream can be streamed again",
+                param="stream",
+            )
+        if running is not None:
+            return running.follow(starting_after)
+        if record.response["status"] in _UNFINISHED:
+            raise InvalidRequest(
+                "another server of this store makes the response; ask that one, or poll",
                 param="stream",
             )
         return _once([e for e in record.events if e["sequence_number"] > starting_after])
@@ -120,173 +189,101 @@ class ResponseService:
         """Stop a background response and return it.
 
         Raises:
+            NotFound: there is none.
             InvalidRequest: it is not a background response.
         """
-        running = self._running.get(response_id)
-        if running is not None:
-            await running.cancel()
+        if not await self._background.cancel(response_id):
+            await self._stop_elsewhere(response_id)
         response = await self.get(response_id)
         if not response["background"]:
             raise InvalidRequest("only background responses can be cancelled", param="response_id")
         return response
 
     async def delete(self, response_id: str) -> Json:
-        """Forget a response, stopping it if it runs."""
-        running = self._running.get(response_id)
-        if running is not None:
-            await running.cancel()
-        if self._store is None or not await self._store.delete(response_id):
-            raise _missing(response_id)
+        """Forget a response, stopping it if it runs.
+
+        Raises:
+            NotFound: there is none.
+        """
+        await self._background.cancel(response_id)  # another server stops by itself
+        if self.store is None or not await self.store.delete(response_id):
+            raise missing(response_id)
         return {"id": response_id, "object": "response", "deleted": True}
 
     async def close(self) -> None:
         """Stop what runs in the background."""
-        for running in list(self._running.values()):
-            await running.cancel()
+        await self._background.close()
 
-    async def run(self, answering: Answering) -> AsyncGenerator[list[Json], None]:
-        """Answer, giving events in batches; what is closed early is cancelled."""
-        prepared, writer = answering.prepared, answering.writer
+    @asynccontextmanager
+    async def turn(
+        self, prepared: Prepared
+    ) -> AsyncIterator[tuple[AsyncGenerator[Event, None], States]]:
+        """The events of a turn, within a slot; and what its tools must remember."""
         async with self._admission.slot():
             names = prepared.plan.builtin
             tools = await self._toolbox.open(names, states=prepared.tool_states)
             try:
-                turn = prepared.turn(self._session.engine, tools, self._settings)
-                async with aclosing(self._session.respond(turn)) as events:
-                    begun = False
-                    async for event in events:
-                        batch = [] if begun else writer.begin()
-                        begun = True
-                        batch += writer.write(event)
-                        if isinstance(event, PartDone | TurnDone):
-                            answering.note_calls()
-                        if isinstance(event, TurnDone):
-                            answering.added = list(event.messages)
-                            answering.states = tool_states(tools)
-                            await self._keep_last(answering, batch)
-                        yield batch
+                turn = prepared.turn(self.session.engine, tools, self.settings)
+                async with aclosing(self.session.respond(turn)) as events:
+                    yield events, lambda: tool_states(tools)
             finally:
                 await self._toolbox.close(tools)
 
-    async def keep(self, answering: Answering, *, events: list[Json]) -> None:
-        """Write a response into the store, if the client wants it kept."""
-        if self._store is None or not answering.response["store"]:
-            return
-        messages = [*answering.prepared.conversation, *answering.added]
-        record = Record(
-            response=answering.response,
-            input_items=answering.prepared.input_items,
-            messages=[message.to_dict() for message in messages],
-            calls=answering.prepared.calls,
-            tool_states=answering.states,
-            events=events,
-        )
-        await self._store.put(record)
+    async def record(self, response_id: str, *, param: str | None = None) -> Record:
+        """The record of a response; one whose maker is gone has failed.
 
-    async def _keep_last(self, answering: Answering, batch: list[Json]) -> None:
-        if answering.response["background"]:
-            events = [*answering.events, *batch]
-            await self.keep(answering, events=events if answering.prepared.request.stream else [])
-        else:
-            await self.keep(answering, events=[])
+        Raises:
+            NotFound: there is none; `param` says which field names it.
+        """
+        record = None if self.store is None else await self.store.get(response_id)
+        if record is None or self.store is None:
+            raise missing(response_id, param=param)
+        if record.response["status"] not in _UNFINISHED or self._background.find(response_id):
+            return record
+        if await self.store.is_being_made(response_id):
+            return record
+        again = await self.store.get(response_id)  # it may have ended between the two looks
+        if again is not None and again.response["status"] in _UNFINISHED:
+            lost = {"code": "server_error", "message": _LOST}
+            again.response.update(status="failed", error=lost)
+            await self.store.replace(again, last=True)
+        if again is None:
+            raise missing(response_id, param=param)
+        return again
+
+    async def _prepared(self, request: ResponsesRequest) -> Prepared:
+        plan: ToolPlan = plan_tools(request.tools or [], request.tool_choice, self._toolbox)
+        previous = None
+        if request.previous_response_id is not None:
+            previous = await self._previous(request.previous_response_id)
+        if isinstance(request.input, list):
+            items = await without_references(request.input, self.store)
+            request = request.model_copy(update={"input": items})
+        return prepare(request, plan, self.session.engine, previous)
 
     async def _previous(self, response_id: str) -> Record:
-        record = await self._record(response_id, param="previous_response_id")
-        if record.response["status"] in ("queued", "in_progress"):
+        record = await self.record(response_id, param="previous_response_id")
+        if record.response["status"] in _UNFINISHED:
             raise InvalidRequest(
                 f"the response {response_id} is not finished; wait for it",
                 param="previous_response_id",
             )
         return record
 
-    async def _record(self, response_id: str, *, param: str | None = None) -> Record:
-        record = None if self._store is None else await self._store.get(response_id)
-        if record is None:
-            raise _missing(response_id, param=param)
-        return record
+    async def _stop_elsewhere(self, response_id: str) -> None:
+        """Have another server stop a response, and wait until it did."""
+        if self.store is None or (await self.get(response_id))["status"] not in _UNFINISHED:
+            return
+        await self.store.ask_to_stop(response_id)
+        end = asyncio.get_running_loop().time() + _STOP_SECONDS
+        while (await self.get(response_id))["status"] in _UNFINISHED:
+            if asyncio.get_running_loop().time() > end:
+                return
+            await asyncio.sleep(0.1)
 
 
-class Answering:
-    """One response being made.
-
-    Attributes:
-        prepared: what was asked.
-        response: the object so far.
-        writer: writes its events.
-        added: messages that the turn added.
-        states: of our tools.
-        events: all so far, of a background response.
-    """
-
-    def __init__(self, service: ResponseService, prepared: Prepared, response: Json) -> None:
-        self.prepared = prepared
-        self.response = response
-        self.added: list[Message] = []
-        self.states: dict[str, Any] = {}
-        self.events: list[Json] = []
-        request, settings = prepared.request, service._settings
-        reasoning = request.reasoning
-        asked = reasoning.summary or reasoning.generate_summary if reasoning else None
-        style = ItemStyle(
-            encoding=service._session.encoding,
-            reasoning=settings.reasoning,
-            summary=asked not in (None, "none"),
-            include=request.include or (),
-            container_id=f"cntr_{response['id'].removeprefix('resp_')}",
-        )
-        self.writer = ResponseWriter(response, prepared.plan, style)
-        self._service = service
-
-    async def batches(self) -> AsyncGenerator[list[Json], None]:
-        """Events in batches. A failure before the first is raised, a later one is an event."""
-        begun = self.response["background"]
-        async with aclosing(self._service.run(self)) as batches:
-            try:
-                async for batch in batches:
-                    begun = True
-                    self._remember(batch)
-                    yield batch
-            except asyncio.CancelledError:
-                batch = await asyncio.shield(self._stopped(self.writer.cancel()))
-                if self.response["background"]:
-                    yield batch  # its followers want to hear of it
-                raise
-            except Exception as error:
-                failure = as_serve_error(error)
-                if failure.status >= 500:
-                    _log.warning("response %s failed", self.response["id"], exc_info=error)
-                if not begun:
-                    raise failure from error
-                yield await self._stopped(self.writer.fail(failure))
-
-    async def finished(self) -> Json:
-        """The final object, for clients that do not stream."""
-        async with aclosing(self.batches()) as batches:
-            async for _ in batches:
-                pass
-        return self.response
-
-    def note_calls(self) -> None:
-        """Remember whom the calls of the response were for."""
-        for item in self.response["output"]:
-            if "call_id" in item:
-                functions = self.prepared.plan.functions
-                found = functions.find(item["name"], namespace=item.get("namespace"))
-                if found is not None:
-                    self.prepared.calls[item["call_id"]] = f"functions.{found.callable_name}"
-
-    def _remember(self, batch: list[Json]) -> None:
-        if self.response["background"]:
-            self.events += batch
-
-    async def _stopped(self, batch: list[Json]) -> list[Json]:
-        self._remember(batch)
-        if self.response["background"]:
-            await self._service.keep(self, events=self.events)
-        return batch
-
-
-def _missing(response_id: str, *, param: str | None = None) -> NotFound:
+def missing(response_id: str, *, param: str | None = None) -> NotFound:
+    """There is no such response."""
     code = "previous_response_not_found" if param else "response_not_found"
     return NotFound(f"there is no response {response_id!r}", param=param, code=code)
 

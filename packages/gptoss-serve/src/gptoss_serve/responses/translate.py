@@ -6,6 +6,7 @@
 | system and developer messages | joined into the one developer message |
 | assistant message | final; with `phase: commentary` a preamble |
 | reasoning | analysis: its content, else `encrypted_content`, else its summary |
+| compaction | the summary as final, with the developer messages that were compacted |
 | function_call, custom_tool_call | a call on commentary |
 | their outputs | the tool's message, named by `call_id` |
 | web_search_call, code_interpreter_call | a call on analysis and what is known of its result |
@@ -105,8 +106,20 @@ class Translation:
         if not text and isinstance(sealed, str):
             text = unseal(sealed) or ""
         text = text or text_of(item.get("summary") or "", f"{where}.summary")
+        if isinstance(sealed, str) and not text and unseal(sealed) is None:
+            raise _foreign(where)
         if text:
             self.messages.append(assistant_message(text, channel="analysis"))
+
+    def _compaction(self, item: Mapping[str, Any], where: str) -> None:
+        text = unseal(_string(item, "encrypted_content", where))
+        try:
+            content = json.loads(text or "")
+            summary, developer = str(content["summary"]), list(map(str, content["developer"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise _foreign(where) from error
+        self.instructions += developer
+        self.messages.append(assistant_message(summary, channel="final"))
 
     def _call(self, item: Mapping[str, Any], where: str) -> None:
         field_name = "input" if item.get("type") == "custom_tool_call" else "arguments"
@@ -163,6 +176,7 @@ Reader = Callable[[Translation, Mapping[str, Any], str], None]
 _READERS: Mapping[str, Reader] = {
     "message": Translation._message,
     "reasoning": Translation._reasoning,
+    "compaction": Translation._compaction,
     "function_call": Translation._call,
     "custom_tool_call": Translation._call,
     "function_call_output": Translation._output,
@@ -199,6 +213,15 @@ def _part(part: Any, where: str) -> str:
         f"{where}: gpt-oss reads text only; {kind!r} cannot be taken in",
         param=where,
         code="unsupported_content",
+    )
+
+
+def _foreign(where: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{where}.encrypted_content was not made by this server, so nothing can read it; "
+        "send the content itself, or leave the item out",
+        param=f"{where}.encrypted_content",
+        code="invalid_encrypted_content",
     )
 
 

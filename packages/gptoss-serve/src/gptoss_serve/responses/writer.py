@@ -42,6 +42,8 @@ from gptoss_serve.responses.parts import (
 )
 from gptoss_serve.responses.tools import ToolPlan
 
+_QUEUED = ("created", "queued")
+
 
 class ResponseWriter:
     """Writes one response.
@@ -62,15 +64,19 @@ class ResponseWriter:
         self._sequence = 0
         self._items: dict[int, Item] = {}  # of parts that are not over
         self._next_index = 0
+        self._ended = False
         self._text: list[str] = []  # of the part being written
 
-    def begin(self, *, queued: bool = False) -> list[Json]:
-        """The first events."""
-        names = ["created", "queued", "in_progress"] if queued else ["created", "in_progress"]
-        self.response["status"] = "queued" if queued else "in_progress"
-        events = [self._snapshot(f"response.{name}") for name in names[:-1]]
+    def queue(self) -> list[Json]:
+        """The first events of a response that waits for its turn."""
+        self.response["status"] = "queued"
+        return self._numbered([self._snapshot(f"response.{name}") for name in _QUEUED])
+
+    def begin(self) -> list[Json]:
+        """The first events, or the next where it was queued."""
         self.response["status"] = "in_progress"
-        return self._numbered([*events, self._snapshot("response.in_progress")])
+        names = ("in_progress",) if self._sequence else ("created", "in_progress")
+        return self._numbered([self._snapshot(f"response.{name}") for name in names])
 
     def write(self, event: Event) -> list[Json]:
         """What one event of the session comes to."""
@@ -84,14 +90,21 @@ class ResponseWriter:
 
     def fail(self, error: ServeError) -> list[Json]:
         """The end of a response that could not be finished."""
-        first = [] if self._sequence else self.begin()
+        first = self._before_other_end()
         self.response["error"] = {"code": _failure_code(error), "message": str(error)}
         return [*first, *self._numbered(self._end("failed", "failed"))]
 
     def cancel(self) -> list[Json]:
         """The end of a response that somebody stopped."""
-        first = [] if self._sequence else self.begin()
+        first = self._before_other_end()
         return [*first, *self._numbered(self._end("cancelled", "incomplete"))]
+
+    def _before_other_end(self) -> list[Json]:
+        """Begin if need be; take back an end that was written but never sent."""
+        if self._ended:
+            self._sequence -= 1
+            self.response |= {"completed_at": None, "incomplete_details": None}
+        return [] if self._sequence else self.begin()
 
     def _change(self, event: PartDelta | PartDone | ToolAnswered | Mended) -> list[Json]:
         if isinstance(event, Mended):
@@ -150,6 +163,7 @@ class ResponseWriter:
                 events += item.close(cut)
                 self.response["output"].append(item.item)
         self._items.clear()
+        self._ended = True
         self.response["status"] = status
         return [*events, self._snapshot(f"response.{event}")]
 
