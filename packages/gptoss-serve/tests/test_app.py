@@ -108,6 +108,7 @@ def test_a_shutdown_lets_running_answers_finish(serve: Serve) -> None:
     thread = threading.Thread(target=ask)
     thread.start()
     while engine.stats().running == 0:
+        assert thread.is_alive(), answers
         time.sleep(0.01)
     server.stop()
     thread.join(20)

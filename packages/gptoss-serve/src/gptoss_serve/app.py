@@ -83,6 +83,7 @@ def create_app(
         redoc_url=None,
         lifespan=_lifespan(service, store, admission, settings),
     )
+    app.state.admission = admission
     app.include_router(responses_router(service, settings))
     app.include_router(completions_router(chat, text, settings))
     app.include_router(operations_router(models, metrics))

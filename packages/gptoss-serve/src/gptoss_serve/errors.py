@@ -5,6 +5,7 @@ ServeError               500 server_error
 ├── InvalidRequest       400 invalid_request_error, names the parameter
 ├── Unauthorized         401
 ├── NotFound             404
+├── TooLate              408, the body did not arrive in time
 ├── TooLarge             413
 ├── RateLimited          429, with retry-after
 ├── Overloaded           503
@@ -71,6 +72,14 @@ class NotFound(ServeError):
     status = 404
     kind = "invalid_request_error"
     default_code = "not_found"
+
+
+class TooLate(ServeError):
+    """The client took too long to send its request."""
+
+    status = 408
+    kind = "invalid_request_error"
+    default_code = "request_timeout"
 
 
 class TooLarge(ServeError):

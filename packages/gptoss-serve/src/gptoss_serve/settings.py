@@ -21,12 +21,16 @@ class ServerSettings:
         keys: accepted bearer keys; () accepts everybody.
         origins: web origins that browsers may call from (CORS); () none.
         max_body_bytes: larger requests get 413.
+        max_depth: JSON nested deeper gets 400.
         max_running: answers at once.
         max_waiting: requests that may wait.
         max_seconds: longest answer; None any.
         max_tool_calls: most calls of our tools in one answer.
         keep_alive_seconds: silence after which a stream gets a comment.
+        client_seconds: how long a client may take to send its request, or to take the next piece
+            of an answer, before its connection is closed.
         drain_seconds: how long a shutdown waits for running answers.
+        log_prompts: write the bodies of requests into the access log, and prompts into traces.
     """
 
     reasoning: ReasoningMode = "text"
@@ -34,16 +38,20 @@ class ServerSettings:
     keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     max_body_bytes: int = 16 * 1024 * 1024
+    max_depth: int = 100
     max_running: int = 64
     max_waiting: int = 256
     max_seconds: float | None = None
     max_tool_calls: int = 64
     keep_alive_seconds: float = 15.0
+    client_seconds: float = 60.0
     drain_seconds: float = 30.0
+    log_prompts: bool = False
 
     def __post_init__(self) -> None:
         """Refuse amounts that make no sense, naming them."""
-        for name in ("max_body_bytes", "max_running", "keep_alive_seconds"):
+        positive = ("max_body_bytes", "max_depth", "max_running", "keep_alive_seconds")
+        for name in (*positive, "client_seconds"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be > 0, not {getattr(self, name)}")
         for name in ("max_waiting", "max_tool_calls", "drain_seconds"):

@@ -5,7 +5,8 @@ return EventStream(batches, keep_alive=15.0)     # an ASGI response
 ```
 
 Nothing is sent before the first batch is there, so that a request that fails at once gets a plain
-error with its status. A client that disconnects, or stops reading, ends the generator.
+error with its status. A client that disconnects ends the generator; one that reads slowly slows it
+down, and one that stops reading is taken for gone by `Guard`.
 """
 
 from __future__ import annotations
@@ -13,27 +14,47 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from gptoss_serve.errors import InvalidRequest, ServeError, TooLarge, as_serve_error
+from gptoss_serve.errors import InvalidRequest, ServeError, TooLarge, TooLate, as_serve_error
+from gptoss_serve.settings import ServerSettings
 
 Result = TypeVar("Result")
 
-_SLOW_READER_SECONDS = 60.0
+
+class ClientGone(Exception):
+    """Nobody listens any more: the rest of a request's work is in vain."""
 
 
-async def read_json(request: Request, most_bytes: int) -> Any:
+async def read_json(request: Request, settings: ServerSettings) -> Any:
     """Read a JSON body.
 
     Raises:
         TooLarge: more bytes than allowed.
-        InvalidRequest: it is not JSON in UTF-8.
+        TooLate: it did not arrive in time.
+        InvalidRequest: it is not JSON in UTF-8, or nested too deeply.
+        ClientGone: the client left.
     """
+    try:
+        async with asyncio.timeout(settings.client_seconds):
+            body = await _read(request, settings.max_body_bytes)
+    except TimeoutError as error:
+        raise TooLate(
+            f"the body did not arrive within {settings.client_seconds:g} seconds"
+        ) from error
+    except ClientDisconnect as error:
+        raise ClientGone from error
+    return parse_json(body, settings.max_depth)
+
+
+async def _read(request: Request, most_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -41,18 +62,51 @@ async def read_json(request: Request, most_bytes: int) -> Any:
         if size > most_bytes:
             raise TooLarge(f"the body is larger than {most_bytes} bytes")
         parts.append(part)
+    return b"".join(parts)
+
+
+def parse_json(body: bytes, max_depth: int) -> Any:
+    """Parse JSON as RFC 8259 has it: no NaN, no number that a double cannot hold.
+
+    Halves of surrogate pairs, which JSON can spell and UTF-8 cannot, become U+FFFD.
+
+    Raises:
+        InvalidRequest: it is not JSON in UTF-8, or nested too deeply.
+    """
     try:
-        text = b"".join(parts).decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        text = body.decode("utf-8")
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise _too_deep(max_depth) from error
+    except ValueError as error:
         raise InvalidRequest(f"the body is not JSON in UTF-8: {error}", code="invalid_json") from (
             error
         )
+    if text.count("[") + text.count("{") > max_depth and _is_deeper(value, max_depth):
+        raise _too_deep(max_depth)
     return _without_surrogates(value) if "\\ud" in text.lower() else value
 
 
+def _too_deep(max_depth: int) -> InvalidRequest:
+    return InvalidRequest(f"the JSON is nested deeper than {max_depth}", code="invalid_json")
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested deeper; goes level by level, without recursion."""
+    level = [value]
+    while level and depth > 0:
+        below: list[Any] = []
+        for entry in level:
+            if isinstance(entry, dict):
+                below.extend(v for v in entry.values() if isinstance(v, dict | list))
+            elif isinstance(entry, list):
+                below.extend(v for v in entry if isinstance(v, dict | list))
+        level = below
+        depth -= 1
+    return bool(level)
+
+
 def _without_surrogates(value: Any) -> Any:
-    """Put U+FFFD for halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
@@ -64,6 +118,13 @@ def _without_surrogates(value: Any) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {digits[:40]} is too large")
+    return number
 
 
 def error_response(error: ServeError) -> JSONResponse:
@@ -92,14 +153,14 @@ async def until_disconnect(request: Request, work: Coroutine[Any, Any, Result]) 
     """Run `work`, cancelling it when the client goes away.
 
     Raises:
-        asyncio.CancelledError: the client has gone.
+        ClientGone: before the work was done.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request.receive))
     try:
         await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            task.cancel()
+            raise ClientGone
         return await task
     finally:
         gone.cancel()
@@ -184,6 +245,4 @@ class EventStream(Response):
 
 
 async def _send_body(send: Send, body: bytes) -> None:
-    """Send, giving up on a client that does not read."""
-    async with asyncio.timeout(_SLOW_READER_SECONDS):
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -27,7 +27,7 @@ def completions_router(chat: ChatService, text: TextService, settings: ServerSet
 
     async def chat_completions(request: Request) -> Response:
         """Answer a chat."""
-        body = await read_json(request, settings.max_body_bytes)
+        body = await read_json(request, settings)
         asked = checked(ChatRequest, body)
         ask = chat.prepare(asked)
         if asked.stream:
@@ -36,7 +36,7 @@ def completions_router(chat: ChatService, text: TextService, settings: ServerSet
 
     async def completions(request: Request) -> Response:
         """Continue a text."""
-        body = await read_json(request, settings.max_body_bytes)
+        body = await read_json(request, settings)
         asked = checked(TextRequest, body)
         prompts = text.prompts(asked)
         if asked.stream:

@@ -60,7 +60,7 @@ class _Routes:
 
     async def create(self, request: Request) -> Response:
         """Create a response."""
-        body = await read_json(request, self._settings.max_body_bytes)
+        body = await read_json(request, self._settings)
         asked = checked(ResponsesRequest, body)
         answering = await self._service.create(asked)
         headers = _headers(answering)
@@ -73,12 +73,12 @@ class _Routes:
 
     async def count(self, request: Request) -> Response:
         """Count the tokens of a prompt."""
-        body = await read_json(request, self._settings.max_body_bytes)
+        body = await read_json(request, self._settings)
         return JSONResponse(await self._service.count(checked(CountRequest, body)))
 
     async def compact(self, request: Request) -> Response:
         """Make a conversation shorter."""
-        body = await read_json(request, self._settings.max_body_bytes)
+        body = await read_json(request, self._settings)
         work = self._service.compact(checked(CompactRequest, body))
         return JSONResponse(await until_disconnect(request, work))
 
