@@ -44,8 +44,10 @@ class Package:
         self.project = document["project"]
         self.name: str = self.project["name"]
         self.groups = document.get("dependency-groups", {})
-        # A package's extras all take part in the tests, except those that want special machines.
-        self.extras = [x for x in self.project.get("optional-dependencies", {}) if x != "all"]
+        # A package's extras all take part in the tests, those with torch on this Python only.
+        optional = self.project.get("optional-dependencies", {})
+        self.extras = [x for x in optional if x != "all"]
+        self.light_extras = [x for x in self.extras if not names_torch(optional[x])]
         self.test_requirements: list[str] = self.groups.get("test", [])
 
     @property
@@ -57,7 +59,7 @@ class Package:
     def needs_torch(self, packages: dict[str, Package]) -> bool:
         """Whether torch is among what it or its tests need, directly or through a sibling."""
         lines = [*self.project.get("dependencies", []), *self.test_requirements]
-        return any(requirement_name(line) == "torch" for line in lines) or any(
+        return names_torch(lines) or any(
             packages[name].needs_torch(packages) for name in self.siblings
         )
 
@@ -65,6 +67,11 @@ class Package:
 def requirement_name(line: str) -> str:
     """Return the distribution that a requirement line names."""
     return re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0].lower()
+
+
+def names_torch(lines: list[str]) -> bool:
+    """Whether torch is among requirement lines."""
+    return any(requirement_name(line) == "torch" for line in lines)
 
 
 def find_packages() -> dict[str, Package]:
@@ -108,11 +115,15 @@ def starts(program: str) -> bool:
     )
 
 
-def editable(packages: list[Package]) -> list[str]:
-    """Return pip's arguments that install packages from the tree, with their extras."""
+def editable(packages: list[Package], *, light: bool = False) -> list[str]:
+    """Return pip's arguments that install packages from the tree, with their extras.
+
+    With `light`, without the extras that need torch.
+    """
     arguments = []
     for package in packages:
-        extras = f"[{','.join(package.extras)}]" if package.extras else ""
+        chosen = package.light_extras if light else package.extras
+        extras = f"[{','.join(chosen)}]" if chosen else ""
         arguments += ["--editable", f"{package.folder}{extras}"]
     return arguments
 
