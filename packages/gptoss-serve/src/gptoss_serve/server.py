@@ -10,8 +10,10 @@ never read) is dropped. The parser is h11, whatever else is installed, because i
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
+import threading
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -26,6 +28,7 @@ from gptoss_serve.limits import Admission
 from gptoss_serve.settings import ServerSettings
 
 _HEADER_BYTES = 64 * 1024
+_LAST_SECONDS = 5.0
 
 
 class DrainingServer(uvicorn.Server):
@@ -58,6 +61,7 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then print the address."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
@@ -66,10 +70,23 @@ class DrainingServer(uvicorn.Server):
             sys.stderr.flush()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal: the first drains, the second ends."""
+        """Take a signal: the first drains, the second ends.
+
+        Uvicorn would raise it again at the end: the process would die of it with its engine and
+        store still open.
+        """
         if self._told:
             self.should_exit = self.force_exit = True
+            self._loop.call_soon_threadsafe(self._drop_everybody)
+            # Whatever hangs in a thread, a tool or a driver, must not keep the process.
+            last = threading.Timer(_LAST_SECONDS, os._exit, [1])
+            last.daemon = True
+            last.start()
         self._told = True
+
+    def _drop_everybody(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: stop once the drain is over."""

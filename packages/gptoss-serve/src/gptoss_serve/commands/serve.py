@@ -5,20 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
-import socket
 import sys
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
-
-import uvicorn
 
 from gptoss_harmony.errors import UsageError
 from gptoss_harmony.options import add_engine_argument, engine_options, resolve_engine
 from gptoss_harmony.plugins import open_engine
 from gptoss_serve.app import create_app
 from gptoss_serve.responses.store import ResponseStore
+from gptoss_serve.server import DrainingServer
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.tool_options import add_tool_options, make_toolbox
 
@@ -109,7 +105,26 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how long a shutdown waits for running answers",
     )
+    group.add_argument(
+        "--client-seconds",
+        type=float,
+        default=defaults.client_seconds,
+        metavar="S",
+        help="how long a client may take to send a request or take a piece of the answer",
+    )
+    group.add_argument(
+        "--max-body-bytes",
+        type=int,
+        default=defaults.max_body_bytes,
+        metavar="N",
+        help="larger requests are refused",
+    )
     group.add_argument("--quiet", action="store_true", help="write no line per request")
+    group.add_argument(
+        "--log-prompts",
+        action="store_true",
+        help="write what clients send into the access log and the traces",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -131,16 +146,7 @@ def run(args: argparse.Namespace) -> int:
             model_name=args.model_name,
             aliases=args.alias,
         )
-        config = uvicorn.Config(
-            app,
-            host=args.host,
-            port=args.port,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
-            ws="none",
-        )
-        server = _Announcing(config)
+        server = DrainingServer(app, host=args.host, port=args.port, settings=settings)
         server.run()
     if store is not None:
         store.close()
@@ -159,6 +165,9 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
         max_waiting=args.max_waiting,
         max_seconds=args.max_seconds,
         drain_seconds=args.drain_seconds,
+        client_seconds=args.client_seconds,
+        max_body_bytes=args.max_body_bytes,
+        log_prompts=args.log_prompts,
     )
 
 
@@ -170,23 +179,3 @@ def _store(args: argparse.Namespace) -> ResponseStore | None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         path = Path(args.store) if args.store else cache / "gptoss" / "responses.sqlite"
     return ResponseStore(path, seconds_to_live=args.store_days * 86400)
-
-
-class _Announcing(uvicorn.Server):
-    """Says where it listens, once it does, and outlives the signal that stops it."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then print the address."""
-        await super().startup(sockets)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            print(f"serving on http://{host}:{port}/v1", file=sys.stderr, flush=True)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop after the running answers, or at once when Ctrl-C comes again.
-
-        Uvicorn would raise the signal again at the end: the process would die of it with its engine
-        and store still open.
-        """
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
