@@ -1,5 +1,6 @@
 """The engine contract on a tiny model, in the interpreter or on a GPU."""
 
+import random
 from contextlib import closing
 
 import pytest
@@ -139,3 +140,16 @@ def test_prompt_scores_are_the_same_in_one_chunk_and_in_many(engine, checkpoint)
         assert score.logprob == pytest.approx(output.logprob, abs=1e-4 if not CUDA else 0.05)
     for one, other in zip(scores[1:], whole[1:150], strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=1e-4 if not CUDA else 0.05)
+
+
+def test_a_deterministic_engine_answers_alike_in_any_company(checkpoint):
+    source = random.Random(3)
+    prompts = [[source.randrange(VOCABULARY) for _ in range(n)] for n in (40, 17)]
+    sampling = Sampling(temperature=0.8, seed=11, max_tokens=3, stop_tokens=(), logprobs=2)
+    with closing(open_here(checkpoint, deterministic=True)) as engine:
+        alone = [list(engine.generate(prompt, sampling)) for prompt in prompts]
+        first = engine.generate(prompts[0], sampling)
+        early = next(first)  # the other comes while it answers
+        others = [engine.generate(prompt, sampling) for prompt in prompts[1:]]
+        together = [[early, *first], *map(list, others)]
+    assert together == alone  # the scores too, to the last bit

@@ -20,6 +20,16 @@ def test_linear_equals_torch(place, tokens, columns):
     place.close(out, expected + bias.double())
 
 
+def test_tiles_of_tokens_do_not_change_a_row(place):
+    x, weight = place.random(21, 96), place.random(40, 96)
+    launch = Launch(rows=16, pairs=8, columns=64)
+    out, alone = (place.poisoned(n, 40, dtype=torch.float32) for n in (21, 1))
+    linear(x, weight, None, out, launch=launch)
+    place.close(out, x.double() @ weight.double().T)
+    linear(x[20:].contiguous(), weight, None, alone, launch=launch)
+    assert torch.equal(out[20:], alone)
+
+
 def test_linear_many_writes_wide_logits(place):
     x, weight = place.random(40, 64), place.random(96, 64)
     out = place.poisoned(40, 96, dtype=torch.float32)

@@ -34,3 +34,12 @@ def test_rows_are_in_order_and_both_products_agree():
 def test_an_old_card_is_told_so():
     with pytest.raises(UnsupportedGpu, match=r"sm_75.*--engine torch"):
         Tuning.for_capability(75)
+
+
+@pytest.mark.parametrize("capability", [0, 80, 90])
+def test_the_fixed_table_has_one_size_for_any_number_of_tokens(capability):
+    tuning = Tuning.for_capability(capability).fixed()
+    for operation in tuning.rows:
+        assert len({tuning.launch(operation, tokens) for tokens in (1, 7, 300, 8192)}) == 1
+    assert tuning.limit("experts_up_direct") == tuning.limit("router_few") == 0
+    assert tuning.limit("linear") >= 8192

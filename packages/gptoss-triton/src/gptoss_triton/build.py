@@ -137,10 +137,11 @@ def build_machine(
         device=device,
         dtype=weights.dtype,
     )
+    tuning = Tuning.for_device(device)
     model = Model(
         weights,
         cache,
-        Tuning.for_device(device),
+        tuning.fixed() if options.deterministic else tuning,
         max_decode=memory.max_batch,
         max_tokens=memory.step_tokens,
     )
@@ -154,7 +155,9 @@ def build_machine(
         window=config.sliding_window,
         slots=memory.max_batch,
         budget=memory.step_tokens,
-        reuse=options.prefix_reuse,
+        # What was read again, or read by somebody else, may differ in its last bits.
+        reuse=options.prefix_reuse and not options.deterministic,
+        reserve=options.deterministic,
     )
     return Machine(
         config=config,

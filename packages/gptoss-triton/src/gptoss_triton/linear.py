@@ -5,7 +5,7 @@ One token multiplies and adds in registers (`_gemv`); a few tokens are the right
 tensor core, the weights the left one (`_skinny`). Many tokens are a matter for the vendor's GEMM,
 which `model` calls.
 
-Dimensions: T tokens (at most `launch.pairs`), R weight rows, K columns.
+Dimensions: T tokens, R weight rows, K columns.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def _skinny(
     LINES: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """A tile of rows times all tokens."""
+    """A tile of rows times a tile of tokens."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     safe_row = tl.minimum(row, rows_total - 1).to(tl.int64)
-    token = tl.arange(0, TOKENS)
+    token = tl.program_id(1) * TOKENS + tl.arange(0, TOKENS)
     column = tl.arange(0, COLUMNS)
     base = weight + safe_row[:, None] * columns
-    x_base = x + token[None, :] * columns + column[:, None]
+    x_base = x + token[None, :].to(tl.int64) * columns + column[:, None]
     prefetch_lines(base, columns, LINES)
     wait_previous(PDL)
     release_next(PDL)
@@ -105,14 +105,15 @@ def _skinny(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, *, launch: Launch) -> None:
-    """Multiply a few tokens by a dense matrix.
+    """Multiply tokens by a dense matrix; fastest where they fit one tile.
 
     Args:
         x: (T, K), in the dtype of `weight`.
         weight: (R, K).
         bias: (R,) or None.
         out: (T, R), written in its dtype.
-        launch: `rows`, `columns`, and `pairs` >= T tokens; 1 selects the vector form.
+        launch: `rows`, `columns`, and `pairs` tokens a tile; 1 selects the vector form, where T
+            must be 1.
     """
     tokens, columns = x.shape
     rows = weight.shape[0]
@@ -125,11 +126,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, *, launc
         "LINES": launch.prefetch if launch.pdl and x.device.type == "cuda" else 0,
         **launch.plain(x.device),
     }
-    grid = (triton.cdiv(rows, launch.rows),)
+    row_tiles = triton.cdiv(rows, launch.rows)
     bias = weight if bias is None else bias
     if launch.pairs == 1:
-        _gemv[grid](x, weight, bias, out, rows, columns, **shared)
+        _gemv[(row_tiles,)](x, weight, bias, out, rows, columns, **shared)
     else:
+        grid = (row_tiles, triton.cdiv(tokens, launch.pairs))
         _skinny[grid](x, weight, bias, out, tokens, rows, columns, TOKENS=launch.pairs, **shared)
 
 

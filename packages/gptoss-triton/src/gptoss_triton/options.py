@@ -27,6 +27,12 @@ class TritonOptions:
     prefix_reuse: bool = field(
         default=True, metadata={"help": "keep what was computed for prompts that begin alike"}
     )
+    deterministic: bool = field(
+        default=False,
+        metadata={
+            "help": "the same request and seed give the same tokens whatever else runs; slower"
+        },
+    )
     graphs: bool = field(
         default=True, metadata={"help": "replay decode steps as CUDA graphs; off: for debugging"}
     )

@@ -63,6 +63,8 @@ class Scheduler:
         slots: most sequences that run at once.
         budget: most tokens a step computes; at least `slots`.
         reuse: whether prefixes are shared.
+        reserve: whether a sequence gets the pages of its whole answer before it starts, so that it
+            never loses any.
     """
 
     def __init__(
@@ -75,10 +77,12 @@ class Scheduler:
         slots: int,
         budget: int,
         reuse: bool = True,
+        reserve: bool = False,
     ) -> None:
         assert budget > slots, "a step must have room for a chunk beside all answers"
         self.full, self.windowed = full, windowed
-        self.page, self.window, self.budget, self.reuse = page, window, budget, reuse
+        self.page, self.window, self.budget = page, window, budget
+        self.reuse, self.reserve = reuse, reserve
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of admission
         self._slots = list(range(slots - 1, -1, -1))
@@ -133,7 +137,7 @@ class Scheduler:
         if sequence.finished:
             return 0
         count = min(left, sequence.pending)
-        while count and not self._room(sequence, count, step, may_preempt=False):
+        while count and not self._room(sequence, count, step):
             count //= 2
         if not count and self._room(sequence, 1, step, may_preempt=may_preempt):
             count = 1
@@ -150,21 +154,11 @@ class Scheduler:
                 continue
             sequence.slot = self._slots.pop()
             self._reuse_prefix(sequence, step)
-            count = min(left, sequence.pending)
-            # Room for a whole chunk, and a page to spare for each sequence that answers already.
-            spare = len(self.running)
-            blocks = -(-(sequence.launched + count) // self.page) - len(sequence.full_pages)
-            if self.full.free < blocks + spare or not self._room(
-                sequence, count, step, may_preempt=False
-            ):
-                while count and (
-                    self.running or not self._room(sequence, count, step, may_preempt=False)
-                ):
-                    count = 0 if self.running else count // 2
-                if not count:
-                    step.pages = [change for change in step.pages if change[1] != sequence.slot]
-                    self._give_back(sequence)
-                    return
+            count = self._first_chunk(sequence, left, step)
+            if not count:
+                step.pages = [change for change in step.pages if change[1] != sequence.slot]
+                self._give_back(sequence)
+                return
             self.waiting.popleft()
             self.running.append(sequence)
             step.admitted.append(sequence)
@@ -172,6 +166,33 @@ class Scheduler:
             if sequence.cached is None:
                 sequence.cached = sequence.launched
             left -= count
+
+    def _first_chunk(self, sequence: Sequence, left: int, step: Step) -> int:
+        """How much a new sequence may read at once; 0 if it must wait."""
+        count = min(left, sequence.pending)
+        if self.reserve and not self._reserve(sequence, step):
+            return 0
+        # Room for a whole chunk, and a page to spare for each sequence that answers already.
+        blocks = -(-(sequence.launched + count) // self.page) - len(sequence.full_pages)
+        spare = 0 if self.reserve else len(self.running)
+        if self.full.free >= blocks + spare and self._room(sequence, count, step):
+            return count
+        if self.running:
+            return 0
+        while count and not self._room(sequence, count, step):
+            count //= 2
+        return count
+
+    def _reserve(self, sequence: Sequence, step: Step) -> bool:
+        """Take the full pages of a whole answer, if all others' next windowed pages are safe."""
+        blocks = -(-sequence.limit // self.page)
+        windows = self._window_blocks(1) * (len(self.running) + 1) + -(-self.budget // self.page)
+        # A lone sequence always gets in: `fits` has said that it can run.
+        crowded = self.running and windows > self.windowed.count
+        if crowded or self.full.free < blocks:
+            return False
+        self._grow_full(sequence, blocks, step)
+        return True
 
     def _reuse_prefix(self, sequence: Sequence, step: Step) -> None:
         """Share the longest prefix whose full pages and last windowed pages are known."""
@@ -206,7 +227,9 @@ class Scheduler:
 
     # Pages.
 
-    def _room(self, sequence: Sequence, count: int, step: Step, *, may_preempt: bool) -> bool:
+    def _room(
+        self, sequence: Sequence, count: int, step: Step, *, may_preempt: bool = False
+    ) -> bool:
         """Make sure that a sequence has pages for its next positions."""
         self._drop_window(sequence)
         while not self._grow(sequence, sequence.launched + count, step):
@@ -224,17 +247,21 @@ class Scheduler:
         need_window = blocks - len(sequence.window_pages)
         if self.full.free < need_full or self.windowed.free < need_window:
             return False
-        for _ in range(need_full):
-            page = self.full.take()
-            assert page is not None  # counted above
-            step.pages.append((False, sequence.slot, len(sequence.full_pages), page))
-            sequence.full_pages.append(page)
+        self._grow_full(sequence, blocks, step)
         for _ in range(need_window):
             page = self.windowed.take()
             assert page is not None  # counted above
             step.pages.append((True, sequence.slot, len(sequence.window_pages), page))
             sequence.window_pages.append(page)
         return True
+
+    def _grow_full(self, sequence: Sequence, blocks: int, step: Step) -> None:
+        """Take pages of the layers without a window; the caller has counted them."""
+        while len(sequence.full_pages) < blocks:
+            page = self.full.take()
+            assert page is not None
+            step.pages.append((False, sequence.slot, len(sequence.full_pages), page))
+            sequence.full_pages.append(page)
 
     def _drop_window(self, sequence: Sequence) -> None:
         """Give windowed pages back that no coming query reaches."""

@@ -73,14 +73,14 @@ def score_rows(
     Returns:
         (n,) float32 log probabilities, (n, k) int64 and (n, k) float32 alternatives.
     """
-    parts = []
+    logprobs, ids, values = [], [], []
     for start in range(0, tokens.numel(), ROWS):
         wanted = tokens[start : start + ROWS]
         rows = torch.arange(wanted.numel(), device=tokens.device) + (first + start)
         logits = model.logits(stream, rows)
         whole = logits.logsumexp(-1, keepdim=True)
-        values, ids = logits.topk(top)
-        chosen = logits.gather(1, wanted[:, None])
-        parts.append(((chosen - whole).squeeze(1), ids, values - whole))
-    logprobs, ids, values = zip(*parts, strict=True)
+        likeliest = logits.topk(top)
+        logprobs.append((logits.gather(1, wanted[:, None]) - whole).squeeze(1))
+        ids.append(likeliest.indices)
+        values.append(likeliest.values - whole)
     return torch.cat(logprobs), torch.cat(ids), torch.cat(values)

@@ -23,6 +23,10 @@ from gptoss_triton.launch import Launch
 
 OLDEST = 80  # Ampere: bf16 tensor cores and asynchronous copies
 PDL_SINCE = 90  # Hopper
+EVERY = 1 << 30  # tokens: more than any batch has
+DENSE = ("linear", "linear_out", "unembed")
+FIXED_AT = 512  # tokens whose tile sizes serve any number in the fixed table
+FIXED_SPLITS_AT = 4  # the same for attention, where a lone long sequence needs many programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,21 @@ class Tuning:
             for operation, lines in tables[str(nearest)].items()
         }
         return cls(capability=capability, rows=rows, measured=nearest == capability)
+
+    def fixed(self) -> Tuning:
+        """The same card with one form and one tile size for any number of tokens.
+
+        Every row of a batch is then computed alike, whatever stands beside it.
+        """
+        rows = {}
+        for operation, lines in self.rows.items():
+            tokens = FIXED_SPLITS_AT if operation == "attention_decode" else FIXED_AT
+            rows[operation] = [Row(EVERY, self.launch(operation, tokens))]
+            if operation.endswith(("_direct", "_few")):
+                rows[operation] = [Row(0, lines[0].launch)]
+            if operation in DENSE:
+                rows[operation] = [Row(EVERY, self.launch("dense_fixed", FIXED_AT))]
+        return Tuning(capability=self.capability, rows=rows, measured=self.measured)
 
     def launch(self, operation: str, tokens: int) -> Launch:
         """Tile sizes for an operation over so many tokens; the last row serves any number."""
