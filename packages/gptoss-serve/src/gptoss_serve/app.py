@@ -40,7 +40,7 @@ _log = logging.getLogger("gptoss_serve")
 
 
 def create_app(
-    engine: Engine,
+    engine: Engine | Session,
     *,
     settings: ServerSettings | None = None,
     toolbox: Toolbox | None = None,
@@ -51,7 +51,7 @@ def create_app(
     """Build the application; the caller opens and closes the engine.
 
     Args:
-        engine: any engine.
+        engine: any engine, or a session over something else, which is closed at the end.
         settings: None takes the defaults.
         toolbox: the tools that run here; None has none.
         store: of responses; None keeps nothing.
@@ -59,7 +59,8 @@ def create_app(
         aliases: other names of the model.
     """
     settings = settings or ServerSettings()
-    session = Session(engine)
+    session = engine if isinstance(engine, Session) else Session(engine)
+    engine = session.engine
     models = ModelNames(engine.spec, name=model_name, aliases=aliases)
     admission = Admission(running=settings.max_running, waiting=settings.max_waiting)
     metrics = Metrics(engine, admission)
@@ -81,7 +82,7 @@ def create_app(
         title="gptoss",
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(service, store, admission, settings),
+        lifespan=_lifespan(session, service, store, admission, settings),
     )
     app.state.admission = admission
     app.include_router(responses_router(service, settings))
@@ -102,6 +103,7 @@ def create_app(
 
 
 def _lifespan(
+    session: Session,
     service: ResponseService,
     store: ResponseStore | None,
     admission: Admission,
@@ -118,6 +120,7 @@ def _lifespan(
         if not await admission.drain(settings.drain_seconds):
             _log.warning("answers still ran after %g s; stopping them", settings.drain_seconds)
         await service.close()
+        await session.close()
 
     return lifespan
 

@@ -27,6 +27,7 @@ from gptoss_serve.session import Session
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.toolbox import Toolbox
 from gptoss_serve.turn import Budget
+from gptoss_serve.wishes import chat_wishes
 
 Json = dict[str, Any]
 
@@ -179,6 +180,7 @@ class ChatService:
             response_format=shown,
             sampling=self._sampling(request, index),
             budget=Budget(tool_calls=settings.max_tool_calls, seconds=settings.max_seconds),
+            wishes=chat_wishes(request),
         )
 
     def _sampling(self, request: ChatRequest, index: int) -> Sampling:

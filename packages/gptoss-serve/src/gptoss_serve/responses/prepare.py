@@ -17,6 +17,7 @@ from gptoss_serve.responses.tools import ToolPlan
 from gptoss_serve.responses.translate import Translation
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.turn import Budget, Turn
+from gptoss_serve.wishes import response_wishes
 
 _VERBOSITY: Mapping[str, str] = {
     "low": "Keep the final answer short: what was asked for and no more.",
@@ -73,6 +74,7 @@ class Prepared:
             sampling=_sampling(request, engine),
             budget=Budget(tool_calls=most, seconds=settings.max_seconds),
             drop_oldest=request.truncation == "auto",
+            wishes=response_wishes(request),
         )
         turn = make_turn(ask, engine)
         style = turn.style

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gptoss_serve.turn import Turn
+from gptoss_serve.upstream.fields import effort_of, format_of, sampling_of
 from gptoss_serve.upstream.offered import Offer, Offered
 from gptoss_serve.upstream.steps import Answered, Called, Said, Step
-from gptoss_serve.upstream.wishes import effort_of, format_of, sampling_of
 
 Json = dict[str, Any]
 

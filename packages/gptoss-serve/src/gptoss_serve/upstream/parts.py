@@ -54,24 +54,29 @@ class PartLine:
     Args:
         first_index: of the first part.
         citing: makes the rewriter of an answer's citations; None leaves them as they are.
+        one_call: leave out every call but the first, where the client wants one at a time.
 
     Attributes:
         index: of the next part.
         calls: complete calls of our tools, as (part index, message).
         asked_client: whether a function of the client was called.
-        reasoning: whether thoughts came.
     """
 
-    def __init__(self, *, first_index: int, citing: Callable[[], Citing] | None) -> None:
+    def __init__(
+        self, *, first_index: int, citing: Callable[[], Citing] | None, one_call: bool = False
+    ) -> None:
         self.index = first_index
         self.calls: list[tuple[int, Message]] = []
         self.asked_client = False
         self._citing = citing
         self._parts: dict[Hashable, _Part] = {}
         self._messages: list[Message] = []
+        self._one_call = one_call
+        self._has_call = False
+        self._left_out: set[Hashable] = set()
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._parts
+        return key in self._parts or key in self._left_out
 
     @property
     def messages(self) -> list[Message]:
@@ -87,11 +92,17 @@ class PartLine:
         self, key: Hashable, kind: PartKind, *, offered: Offered | None = None
     ) -> Iterator[Event]:
         """A part begins."""
+        if offered is not None and self._has_call and self._one_call:
+            self._left_out.add(key)
+            return
+        self._has_call = self._has_call or offered is not None
         self._parts[key] = _Part(kind, offered)
         yield from self._advance()
 
     def grow(self, key: Hashable, text: str) -> Iterator[Event]:
         """More text of an open part."""
+        if key in self._left_out:
+            return
         part = self._parts[key]
         part.waiting.append(text)
         part.raw.append(text)
@@ -99,6 +110,8 @@ class PartLine:
 
     def end(self, key: Hashable, *, complete: bool = True) -> Iterator[Event]:
         """A part is over."""
+        if key in self._left_out:
+            return
         self._parts[key].complete = complete
         yield from self._advance()
 

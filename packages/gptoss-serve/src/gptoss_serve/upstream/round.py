@@ -53,7 +53,11 @@ class UpstreamRound:
         self._start = start
         self._caller = caller
         self._offer = Offer(turn)
-        self._line = PartLine(first_index=start.index, citing=citing_of(turn))
+        self._line = PartLine(
+            first_index=start.index,
+            citing=citing_of(turn),
+            one_call=turn.wishes.parallel_calls is False,
+        )
         self.conversation = start.messages
         self.finish_reason: str | None = None
         self.usage = Usage()
