@@ -194,6 +194,8 @@ def test_each_setting_does_what_it_says(serve_tiny: Callable[..., Any]) -> None:
     unseen = tokens_of(run(temperature=0.0, repetition_penalty=1e6))
     assert len(set(unseen)) == 8
     assert not set(unseen) & set(prompt)
+    biased = run(temperature=0.0, extra={"logit_bias": {7: 1e6, str(greedy[0]): -1.0}})
+    assert tokens_of(biased) == [7] * 8
     scored = run(temperature=1.0, logprobs=20, seed=3)
     listed = [dict(output.top_logprobs).get(output.token) for output in scored]
     assert all(score is None or score == scored[i].logprob for i, score in enumerate(listed))

@@ -32,7 +32,7 @@ from gptoss_serve.engines.transformers_model import (
     load_model,
     missing,
 )
-from gptoss_serve.engines.transformers_request import Request
+from gptoss_serve.engines.transformers_request import EXTRA, Request
 from gptoss_serve.engines.transformers_turns import Turns
 
 SUPPORTS = frozenset({"constraint", "logprobs", "prompt_logprobs", "seed", "exact_tokens"})
@@ -184,8 +184,10 @@ class TransformersEngine:
             self.spec.vocabulary_size,
             len(prompt.tokens),
         )
-        if unknown := sorted(sampling.extra):
-            return Unsupported(f"engine transformers has no option {unknown[0]!r}")
+        if unknown := sorted(set(sampling.extra) - EXTRA):
+            return Unsupported(
+                f"engine transformers has no option {unknown[0]!r}; it has: {', '.join(EXTRA)}"
+            )
         if not length:
             return EngineError("the prompt is empty; give at least one token")
         if not all(0 <= token < vocabulary for token in prompt.tokens):

@@ -1,25 +1,21 @@
 """From a checkpoint to a Transformers model: the folder it reads, where it goes, what it takes.
 
-Transformers reads the Hugging Face layout. Any other checkpoint, nano included, is converted by
-`gptoss_harmony.convert` on first use into the user's cache: names change, bytes do not.
+Transformers reads the Hugging Face layout. Any other checkpoint, nano included, is converted on
+first use into the user's cache, as for vLLM: names change, bytes do not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gptoss_harmony import Checkpoint, ModelConfig
-from gptoss_harmony.convert import convert_checkpoint
 from gptoss_harmony.errors import CheckpointError, NotInstalled, OutOfMemory, UsageError
-from gptoss_harmony.nano import default_cache
+from gptoss_serve.engines.vllm_folder import hugging_face_folder
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +102,9 @@ def load_model(source: Checkpoint, options: TransformersOptions) -> Any:
         if packed and device.type != "cuda":
             raise UsageError(f"packed experts need a CUDA GPU, not {device}; use experts dense")
         extra["quantization_config"] = transformers.Mxfp4Config(dequantize=not packed)
-    folder = hugging_face_folder(source)
+    folder = source.path
+    if source.layout == "original":
+        folder = hugging_face_folder(str(source.path), experts="mxfp4")
     try:
         with _quiet(transformers):
             model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -125,27 +123,6 @@ def load_model(source: Checkpoint, options: TransformersOptions) -> Any:
     except (ImportError, OSError, ValueError) as error:
         raise CheckpointError(f"Transformers cannot load {folder}: {error}") from error
     return model.eval().requires_grad_(False)
-
-
-def hugging_face_folder(source: Checkpoint) -> Path:
-    """Return a folder in Hugging Face's layout with the tensors of `source`.
-
-    That is its own folder, or a copy in the user's cache, made when it is missing.
-    """
-    if source.layout != "original":
-        return Path(source.path)
-    files = [f for f in sorted(Path(source.path).iterdir()) if f.is_file()]
-    facts = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    mark = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
-    target = default_cache() / f"transformers-{mark}"
-    if not (target / "config.json").is_file():
-        logging.getLogger(__name__).warning("converting %s once, into %s", source.path, target)
-        try:
-            convert_checkpoint(source, target, layout="hf-mxfp4")
-        except CheckpointError:
-            if not (target / "config.json").is_file():  # else another process was quicker
-                raise
-    return target
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+EXTRA = frozenset({"logit_bias"})  # research options: `Sampling(extra={"logit_bias": {11: -100}})`
 COLDEST = 1e-5  # lower temperatures would overflow float32 and choose the same token
 
 
@@ -83,7 +84,7 @@ class Request:
         reports are not per request.
         """
         s = self.sampling
-        asked = (s.seed, s.logprobs, s.prompt_logprobs, self.constraint)
+        asked = (s.seed, s.logprobs, s.prompt_logprobs, self.constraint, s.extra or None)
         shaped = (s.presence_penalty, s.frequency_penalty, s.min_p, s.top_k, s.top_p - 1.0)
         return (
             all(value is None for value in asked)
@@ -192,7 +193,9 @@ def _steps(request: Request) -> Any:
     import transformers as library
 
     s = request.sampling
-    masks = [] if request.constraint is None else [_Mask(request.constraint)]
+    first: list[Any] = [] if request.constraint is None else [_Mask(request.constraint)]
+    if bias := s.extra.get("logit_bias"):
+        first.append(_Bias(bias))
     warm = s.temperature > 0  # a greedy request needs no candidates cut
     coldness = max(COLDEST, s.temperature)
     table: tuple[tuple[bool, Callable[[], Any]], ...] = (
@@ -206,7 +209,7 @@ def _steps(request: Request) -> Any:
         (warm and s.top_p < 1.0, lambda: library.TopPLogitsWarper(s.top_p)),
         (warm and s.min_p > 0.0, lambda: library.MinPLogitsWarper(s.min_p)),
     )
-    return library.LogitsProcessorList([*masks, *(make() for wanted, make in table if wanted)])
+    return library.LogitsProcessorList([*first, *(make() for wanted, make in table if wanted)])
 
 
 class _Mask:
@@ -251,6 +254,21 @@ class _Used:
         ids = torch.tensor(list(self._counts), device=scores.device)
         times = torch.tensor(list(self._counts.values()), device=scores.device)
         scores[0, ids] -= sampling.frequency_penalty * times + sampling.presence_penalty
+        return scores
+
+
+class _Bias:
+    """A logits processor that adds a number to the logits of chosen tokens."""
+
+    def __init__(self, bias: Mapping[int | str, float]) -> None:
+        self._tokens = [int(token) for token in bias]
+        self._values = [float(value) for value in bias.values()]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Map scores (1, V) to scores (1, V)."""
+        import torch
+
+        scores[0, self._tokens] += torch.tensor(self._values, device=scores.device)
         return scores
 
 
