@@ -11,13 +11,18 @@ from dataclasses import asdict
 
 import torch
 
+from gptoss_core.benches.load import plain_read
+from gptoss_harmony.checkpoint import Checkpoint
 from gptoss_harmony.config import gpt_oss_20b, gpt_oss_120b
 from gptoss_triton.bench.ceilings import measure_rates
-from gptoss_triton.bench.measure import Bench, Row, mix
-from gptoss_triton.build import Machine, build_machine, check_device, open_checkpoint
+from gptoss_triton.bench.chart import check_chart, draw_chart
+from gptoss_triton.bench.measure import Bench, mix
+from gptoss_triton.bench.peer import run_peer
+from gptoss_triton.bench.row import Row
+from gptoss_triton.build import build_machine, check_device, open_checkpoint
 from gptoss_triton.engine import TritonEngine
 from gptoss_triton.options import TritonOptions
-from gptoss_triton.weights import random_weights
+from gptoss_triton.weights import ModelWeights, random_weights
 
 HELP = "decode, prefill and a request mix on one GPU, each beside the limit measured in the run"
 SIZES = {"20b": gpt_oss_20b, "120b": gpt_oss_120b}
@@ -44,36 +49,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--requests", type=int, default=256, metavar="N", help="of the mix; 0 leaves it out"
     )
+    parser.add_argument(
+        "--peer", choices=["transformers"], help="run the same work through it afterwards"
+    )
+    parser.add_argument("--chart", metavar="FILE", help="draw the rows, as .svg, .png or .pdf")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print a table or JSON."""
     device = check_device(args.device)
-    with torch.inference_mode(), torch.cuda.device(device):
-        rates = measure_rates(device)
-        torch.cuda.empty_cache()
-        start = time.perf_counter()
-        machine = _machine(args, device)
-        torch.cuda.synchronize()
-        opened = time.perf_counter() - start
-        _say(str(machine.memory))
-        rows = _rows(args, Bench(machine, rates))
-    if args.requests:
-        with closing(TritonEngine(machine)) as engine:
-            mix(engine, min(8, args.requests), seed=1)  # compiles and captures
-            mix(engine, args.requests, seed=2)
-            rows.append(mix(engine, args.requests, seed=3))
-    report = {
+    chart = check_chart(args.chart) if args.chart else None
+    source = open_checkpoint(args.checkpoint) if args.checkpoint else None
+    report: dict[str, object] = {
         "device": torch.cuda.get_device_name(device),
         "torch": torch.__version__,
-        "bandwidth_TB_s": rates.bandwidth / 1e12,
-        "gemm_TFLOP_s": rates.gemm / 1e12,
-        "open_s": opened,
-        "peak_GB": torch.cuda.max_memory_allocated(device) / 1e9,
-        "tuned_for_this_card": machine.runner.model.tuning.measured,
-        "rows": [asdict(row) | {"share": row.share} for row in rows],
+        "model": args.checkpoint or f"{args.size}, random weights",
     }
+    if source is not None:  # it comes first, and warms the file cache for both
+        report["plain_read_s"] = plain_read(source.files, device)
+    config = SIZES[args.size]() if source is None else source.config
+    rows, left_out = _ours(args, source or random_weights(config, device), device, report)
+    if args.peer:
+        found, reasons = run_peer(
+            config, device=args.device, batch=args.batch, context=args.context, prompt=args.prompt
+        )
+        rows, left_out = rows + found, left_out + reasons
+    report["left_out"] = left_out
+    report["rows"] = [asdict(row) | {"share": row.share} for row in rows]
+    if chart is not None:
+        draw_chart(rows, chart, title=f"{report['model']} on {report['device']}")
     if args.json:
         print(json.dumps(report, indent=2))
     else:
@@ -81,31 +86,52 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _machine(args: argparse.Namespace, device: torch.device) -> Machine:
-    """Real or random weights, everything else from the default options."""
+def _ours(
+    args: argparse.Namespace,
+    source: Checkpoint | ModelWeights,
+    device: torch.device,
+    report: dict[str, object],
+) -> tuple[list[Row], list[str]]:
+    """Open the engine, measure, close it; completes the report's head."""
     options = TritonOptions(device=args.device, prefix_reuse=False)
-    if args.checkpoint:
-        return build_machine(open_checkpoint(args.checkpoint), device, options)
-    return build_machine(random_weights(SIZES[args.size](), device), device, options)
+    with torch.inference_mode(), torch.cuda.device(device):
+        rates = measure_rates(device)
+        torch.cuda.empty_cache()
+        start = time.perf_counter()
+        machine = build_machine(source, device, options)
+        torch.cuda.synchronize()
+        report["open_s"] = time.perf_counter() - start
+        _say(str(machine.memory))
+        rows, left_out = _rows(args, Bench(machine, rates))
+    if args.requests:
+        with closing(TritonEngine(machine)) as engine:
+            mix(engine, min(8, args.requests), seed=1)  # compiles and captures
+            mix(engine, args.requests, seed=2)
+            rows.append(mix(engine, args.requests, seed=3))
+    report |= {
+        "bandwidth_TB_s": rates.bandwidth / 1e12,
+        "gemm_TFLOP_s": rates.gemm / 1e12,
+        "peak_GB": torch.cuda.max_memory_allocated(device) / 1e9,
+        "tuned_for_this_card": machine.runner.model.tuning.measured,
+    }
+    machine.free()  # the peer wants the memory
+    return rows, left_out
 
 
-def _rows(args: argparse.Namespace, bench: Bench) -> list[Row]:
-    """Every measurement that fits, said as it comes."""
+def _rows(args: argparse.Namespace, bench: Bench) -> tuple[list[Row], list[str]]:
+    """Every measurement that fits, and what did not."""
     rows: list[Row] = []
-    for batch in args.batch:
-        for context in args.context:
-            row = bench.decode(batch, context)
-            if row is None:
-                _say(f"decode, batch {batch}, context {context}: does not fit, left out")
-            else:
-                rows.append(row)
-    for prompt in args.prompt:
-        row = bench.prefill(prompt)
+    left_out: list[str] = []
+    cases = [("decode", batch, context) for batch in args.batch for context in args.context]
+    cases += [("prefill", 1, prompt) for prompt in args.prompt]
+    for what, batch, tokens in cases:
+        row = bench.decode(batch, tokens) if what == "decode" else bench.prefill(tokens)
         if row is None:
-            _say(f"prefill of {prompt}: does not fit, left out")
+            left_out.append(f"{what}, batch {batch}, {tokens} tokens: the pages do not suffice")
+            _say(left_out[-1])
         else:
             rows.append(row)
-    return rows
+    return rows, left_out
 
 
 def _say(line: str) -> None:
@@ -115,14 +141,19 @@ def _say(line: str) -> None:
 
 def _print(report: dict[str, object], rows: list[Row]) -> None:
     """A table for people."""
-    for name in ("device", "torch", "bandwidth_TB_s", "gemm_TFLOP_s", "open_s", "peak_GB"):
-        value = report[name]
-        print(f"{name:16} {value:.2f}" if isinstance(value, float) else f"{name:16} {value}")
-    print(f"{'what':9}{'batch':>6}{'context':>9}{'tok/s':>11}{'ceiling':>11}{'share':>7}  note")
+    for name, value in report.items():
+        if not isinstance(value, list):
+            print(f"{name:20} {value:.2f}" if isinstance(value, float) else f"{name:20} {value}")
+    print(
+        f"{'engine':8}{'what':9}{'batch':>6}{'context':>9}{'tok/s':>11}{'ceiling':>11}{'share':>7}"
+        "  note"
+    )
     for row in rows:
         ceiling = "" if row.ceiling is None else f"{row.ceiling:,.0f}"
         share = "" if row.share is None else f"{row.share:.0%}"
         print(
-            f"{row.what:9}{row.batch:>6}{row.context:>9}{row.rate:>11,.0f}{ceiling:>11}{share:>7}"
-            f"  {row.note}"
+            f"{row.engine:8}{row.what:9}{row.batch:>6}{row.context:>9}{row.rate:>11,.0f}"
+            f"{ceiling:>11}{share:>7}  {row.note}"
         )
+    for reason in report["left_out"] if isinstance(report["left_out"], list) else []:
+        print(f"left out: {reason}")

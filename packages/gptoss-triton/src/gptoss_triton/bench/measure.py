@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
 
 import torch
 
@@ -16,29 +15,13 @@ from gptoss_triton.bench.ceilings import (
     elapsed,
     prefill_ceiling,
 )
+from gptoss_triton.bench.row import Row
 from gptoss_triton.build import Machine
 from gptoss_triton.cache import PAGE_SIZE
 from gptoss_triton.engine import TritonEngine
 from gptoss_triton.graphs import DecodeGraphs
 from gptoss_triton.model import Batch, pages_for, prefill_tiles
 from gptoss_triton.slots import Slots
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One measurement; rates in tokens per second, `ceiling` None where there is none."""
-
-    what: str
-    batch: int
-    context: int
-    rate: float
-    ceiling: float | None
-    note: str = ""
-
-    @property
-    def share(self) -> float | None:
-        """Of the ceiling."""
-        return None if self.ceiling is None else self.rate / self.ceiling
 
 
 class Bench:
@@ -177,6 +160,5 @@ def mix(engine: TritonEngine, requests: int, *, seed: int) -> Row:
         batch=requests,
         context=sum(map(len, prompts)),
         rate=produced / seconds,
-        ceiling=None,
         note=f"{produced} tokens out in {seconds:.2f} s, {PAGE_SIZE}-token pages",
     )
