@@ -28,6 +28,8 @@ def contracts() -> str:
         lines += [f"[importlinter:contract:{name}]", f"name = {name} imports only what it may"]
         lines += ["type = forbidden", "source_modules =", f"    {name}", "forbidden_modules ="]
         lines += [f"    {other}" for other in [*forbidden, *table[name]["never"]]]
+        if apart := table[name].get("apart"):
+            lines += ["ignore_imports =", *(f"    {line}" for line in apart)]
     return "\n".join(lines)
 
 
