@@ -12,7 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gptoss_harmony import Engine, Sampling, load_encoding
+from gptoss_harmony import Sampling, load_encoding
+from gptoss_harmony.errors import UsageError
 from gptoss_harmony.options import add_engine_argument, engine_options, resolve_engine
 from gptoss_harmony.plugins import open_engine
 from gptoss_serve.chat.dialogue import EFFORTS, Dialogue
@@ -22,6 +23,12 @@ from gptoss_serve.chat.raw import TappedEngine
 from gptoss_serve.session import Session
 from gptoss_serve.tool_options import add_tool_options, make_toolbox
 from gptoss_serve.toolbox import Toolbox
+from gptoss_serve.upstream.options import (
+    add_upstream_options,
+    upstream_sentence,
+    upstream_session,
+)
+from gptoss_serve.upstream.session import UpstreamSession
 
 HELP = "talk to a model in the terminal"
 
@@ -62,11 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=int, metavar="N", help="most tokens of an answer (default: any)"
     )
+    add_upstream_options(parser)
     add_tool_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Open the engine and talk."""
+    """Open the engine, or find the upstream, and talk."""
     sampling = Sampling(
         max_tokens=args.max_tokens,
         temperature=args.temperature,
@@ -75,29 +83,41 @@ def run(args: argparse.Namespace) -> int:
     )
     root = "." if args.apply_patch else None
     toolbox = make_toolbox(args, browser=args.browser, python=args.python, patch_root=root)
+    if args.upstream:
+        session = _upstream(args)
+        print(upstream_sentence(session), file=sys.stderr)
+        asyncio.run(talk(args, session, toolbox, sampling))
+        return 0
     name, sentence = resolve_engine(args.engine)
     options = engine_options(args)
     if args.context_tokens is not None:
         options["context"] = args.context_tokens
     print(sentence, file=sys.stderr)
     with closing(open_engine(name, args.checkpoint, **options)) as engine:
-        asyncio.run(talk(args, engine, toolbox, sampling))
+        if args.raw:
+            engine = TappedEngine(engine, load_encoding(), _write)  # type: ignore[assignment]
+        asyncio.run(talk(args, Session(engine), toolbox, sampling))
     return 0
 
 
+def _upstream(args: argparse.Namespace) -> UpstreamSession:
+    """The session of an upstream, which has no tokens to show and a context of its own."""
+    if args.raw or args.context_tokens is not None:
+        raise UsageError("--raw and -c are about an engine's tokens; leave them out of --upstream")
+    return upstream_session(args)
+
+
 async def talk(
-    args: argparse.Namespace, engine: Engine, toolbox: Toolbox, sampling: Sampling
+    args: argparse.Namespace, session: Session, toolbox: Toolbox, sampling: Sampling
 ) -> None:
     """Set the loop up and run it to the end of the input."""
     console = Console(soft_wrap=True)
     display = Display(console, show_results=args.show_browser_results)
-    if args.raw:
-        engine = TappedEngine(engine, load_encoding(), _write)  # type: ignore[assignment]
     dialogue = Dialogue(effort=args.reasoning_effort, instructions=args.developer_message)
     tools = await toolbox.open(toolbox.names)
     try:
         loop = ChatLoop(
-            Session(engine),
+            session,
             dialogue,
             tools=tools,
             sampling=sampling,
@@ -107,6 +127,7 @@ async def talk(
         await loop.run(_lines(console))
     finally:
         await toolbox.close(tools)
+        await session.close()
 
 
 def _lines(console: Console) -> AsyncIterator[str]:

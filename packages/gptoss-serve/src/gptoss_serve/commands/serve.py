@@ -6,17 +6,24 @@ import argparse
 import logging
 import os
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
+from gptoss_harmony import Engine
 from gptoss_harmony.errors import UsageError
 from gptoss_harmony.options import add_engine_argument, engine_options, resolve_engine
 from gptoss_harmony.plugins import open_engine
 from gptoss_serve.app import create_app
 from gptoss_serve.responses.store import ResponseStore
 from gptoss_serve.server import DrainingServer
+from gptoss_serve.session import Session
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.tool_options import add_tool_options, make_toolbox
+from gptoss_serve.upstream.options import (
+    add_upstream_options,
+    upstream_sentence,
+    upstream_session,
+)
 
 HELP = "serve the Responses API and Chat Completions"
 
@@ -44,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--python", action="store_true", help="offer our python to clients that ask for it"
     )
+    add_upstream_options(parser)
     add_tool_options(parser)
     _add_behaviour(parser)
 
@@ -128,18 +136,19 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Open the engine and serve until told to stop."""
+    """Open the engine, or find the upstream, and serve until told to stop."""
     if not 0 <= args.port < 65536:
         raise UsageError(f"--port is 0 to 65535, not {args.port}")
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
     settings = server_settings(args)
     toolbox = make_toolbox(args, browser=args.browser, python=args.python)
-    name, sentence = resolve_engine(args.engine)
-    print(sentence, file=sys.stderr)
-    store = _store(args)
-    with closing(open_engine(name, args.checkpoint, **engine_options(args))) as engine:
+    with ExitStack() as stack:
+        model = _model(args, stack)
+        store = _store(args)
+        if store is not None:
+            stack.callback(store.close)
         app = create_app(
-            engine,
+            model,
             settings=settings,
             toolbox=toolbox,
             store=store,
@@ -148,9 +157,18 @@ def run(args: argparse.Namespace) -> int:
         )
         server = DrainingServer(app, host=args.host, port=args.port, settings=settings)
         server.run()
-    if store is not None:
-        store.close()
     return 0 if server.started else 1
+
+
+def _model(args: argparse.Namespace, stack: ExitStack) -> Engine | Session:
+    """What answers: an engine, which is closed at the end, or an upstream."""
+    if args.upstream:
+        session = upstream_session(args)
+        print(upstream_sentence(session), file=sys.stderr)
+        return session
+    name, sentence = resolve_engine(args.engine)
+    print(sentence, file=sys.stderr)
+    return stack.enter_context(closing(open_engine(name, args.checkpoint, **engine_options(args))))
 
 
 def server_settings(args: argparse.Namespace) -> ServerSettings:

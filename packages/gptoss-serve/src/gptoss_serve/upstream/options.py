@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 
 from gptoss_harmony.errors import UsageError
@@ -55,6 +56,7 @@ def upstream_session(args: argparse.Namespace) -> UpstreamSession:
         raise UsageError(
             "--upstream answers in place of an engine: leave the checkpoint and the engine out"
         )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per request is ours
     endpoint = find_endpoint(
         args.upstream,
         api=None if args.upstream_api == "auto" else args.upstream_api,
