@@ -126,14 +126,20 @@ def rebuild(events: list[dict[str, Any]]) -> dict[str, Any]:
         elif index is not None:
             assert is_open[index] == event["item_id"], "an item keeps its id and index"
         if kind.endswith(".delta"):
-            key = (event["item_id"], kind.removesuffix(".delta"))
+            key = (event["item_id"], _stream_of(event))
             texts[key] = texts.get(key, "") + event["delta"]
         elif kind.endswith(".done") and "item_id" in event and "part" not in event:
-            whole = next(event[k] for k in ("text", "arguments", "input", "code") if k in event)
-            assert texts.get((event["item_id"], kind.removesuffix(".done")), "") == whole
+            names = ("text", "arguments", "input", "code", "command")
+            whole = next(event[name] for name in names if name in event)
+            assert texts.get((event["item_id"], _stream_of(event)), "") == whole
     assert not is_open, "every item is done"
     assert [items[i] for i in range(len(items))] == final["output"]
     return final
+
+
+def _stream_of(event: dict[str, Any]) -> str:
+    """What the deltas of an item add up to: a shell call has one text for each command."""
+    return f"{event['type'].rpartition('.')[0]}{event.get('command_index', '')}"
 
 
 def read_events(body: str) -> list[dict[str, Any]]:

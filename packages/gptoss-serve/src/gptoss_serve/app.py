@@ -8,6 +8,7 @@ uvicorn.run(app, port=8000)
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -66,12 +67,7 @@ def create_app(
     metrics = Metrics(engine, admission)
     toolbox = toolbox or Toolbox()
     service = ResponseService(
-        session,
-        toolbox=toolbox,
-        models=models,
-        admission=admission,
-        settings=settings,
-        store=store,
+        session, toolbox=toolbox, models=models, admission=admission, settings=settings, store=store
     )
     chat = ChatService(
         session, toolbox=toolbox, models=models, admission=admission, settings=settings
@@ -82,7 +78,7 @@ def create_app(
         title="gptoss",
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(session, service, store, admission, settings),
+        lifespan=_lifespan(session, service, store, admission, settings, toolbox),
     )
     app.state.admission = admission
     app.include_router(responses_router(service, settings))
@@ -108,6 +104,7 @@ def _lifespan(
     store: ResponseStore | None,
     admission: Admission,
     settings: ServerSettings,
+    toolbox: Toolbox,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """What happens before the first request and after the last."""
 
@@ -115,12 +112,15 @@ def _lifespan(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if store is not None:
             await store.expire()
+        tidying = asyncio.create_task(toolbox.keep_tidy())
         yield
         # The server has stopped listening; background answers may still run.
         if not await admission.drain(settings.drain_seconds):
             _log.warning("answers still ran after %g s; stopping them", settings.drain_seconds)
         await service.close()
         await session.close()
+        tidying.cancel()
+        await asyncio.wait([tidying])
 
     return lifespan
 

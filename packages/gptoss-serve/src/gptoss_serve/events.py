@@ -100,6 +100,22 @@ class ToolAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerAsked:
+    """A remote server is asked for its tools, before the model begins."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerListed:
+    """The server has told its tools; or `error` says why not."""
+
+    label: str
+    tools: tuple[Mapping[str, Any], ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Mended:
     """The model wrote something that is not harmony; it was read as the nearest thing."""
 
@@ -139,4 +155,13 @@ class TurnDone:
     messages: tuple[Message, ...] = field(default=())
 
 
-Event = PartStarted | PartDelta | PartDone | ToolAnswered | Mended | TurnDone
+Event = (
+    PartStarted
+    | PartDelta
+    | PartDone
+    | ToolAnswered
+    | ServerAsked
+    | ServerListed
+    | Mended
+    | TurnDone
+)

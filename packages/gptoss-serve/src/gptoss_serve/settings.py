@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gptoss_harmony.errors import UsageError
+from gptoss_serve.mcp_client.access import McpAccess
 
 ReasoningMode = Literal["text", "summary", "spec"]
 
@@ -26,6 +27,8 @@ class ServerSettings:
         max_waiting: requests that may wait.
         max_seconds: longest answer; None any.
         max_tool_calls: most calls of our tools in one answer.
+        mcp: which MCP servers clients may have us call.
+        mcp_seconds: longest wait for any one answer of an MCP server.
         keep_alive_seconds: silence after which a stream gets a comment.
         client_seconds: how long a client may take to send its request, or to take the next piece
             of an answer, before its connection is closed.
@@ -43,6 +46,8 @@ class ServerSettings:
     max_waiting: int = 256
     max_seconds: float | None = None
     max_tool_calls: int = 64
+    mcp: McpAccess = field(default_factory=McpAccess)
+    mcp_seconds: float = 60.0
     keep_alive_seconds: float = 15.0
     client_seconds: float = 60.0
     drain_seconds: float = 30.0
@@ -51,7 +56,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         """Refuse amounts that make no sense, naming them."""
         positive = ("max_body_bytes", "max_depth", "max_running", "keep_alive_seconds")
-        for name in (*positive, "client_seconds"):
+        for name in (*positive, "client_seconds", "mcp_seconds"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be > 0, not {getattr(self, name)}")
         for name in ("max_waiting", "max_tool_calls", "drain_seconds"):

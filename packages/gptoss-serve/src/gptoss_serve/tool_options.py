@@ -7,13 +7,14 @@ from typing import Any
 
 from gptoss_harmony import Tool
 from gptoss_harmony.errors import UsageError
+from gptoss_serve.browsing import ServedBrowser
+from gptoss_serve.containers import Containers
 from gptoss_serve.toolbox import Toolbox, ToolMaker, ToolSetup
 from gptoss_tools import (
     ApplyPatchTool,
     CorpusBackend,
     ExaBackend,
     PythonTool,
-    SimpleBrowserTool,
     WebBackend,
     YouComBackend,
 )
@@ -43,26 +44,90 @@ def add_tool_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_serving_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what only a server needs: whose code is kept, and whom it may call."""
+    group = parser.add_argument_group("tools of responses")
+    group.add_argument(
+        "--python-minutes",
+        type=float,
+        default=20.0,
+        metavar="N",
+        help="keep the files (and, if stateful, the variables) of unused python (default 20)",
+    )
+    group.add_argument(
+        "--python-containers",
+        type=int,
+        default=32,
+        metavar="N",
+        help="how many of them to keep at once (default 32)",
+    )
+    group.add_argument(
+        "--mcp-allow",
+        action="append",
+        default=[],
+        metavar="HOST[,HOST]",
+        help="MCP servers that clients may have us call: HOST, HOST:PORT, or any for all public "
+        "ones (default: none)",
+    )
+    group.add_argument(
+        "--mcp-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="longest wait for an answer of an MCP server (default 60)",
+    )
+
+
 def make_toolbox(
-    args: argparse.Namespace, *, browser: bool, python: bool, patch_root: str | None = None
+    args: argparse.Namespace,
+    *,
+    browser: bool,
+    python: bool,
+    patch_root: str | None = None,
+    keep: bool = False,
 ) -> Toolbox:
     """The tools that were asked for.
+
+    Args:
+        args: the flags.
+        browser: offer the browser.
+        python: offer python.
+        patch_root: offer apply_patch below this folder.
+        keep: let python live on from one response to the next, as the flags of
+            `add_serving_options` say.
 
     Raises:
         HarmonyError: a tool cannot be made here.
     """
     makers: dict[str, ToolMaker] = {}
+    containers = _containers(args) if python and keep else None
     if browser:
         makers["browser"] = _browser_maker(args)
     if python:
-        makers["python"] = _python_maker(args)
+        makers["python"] = _python_maker(args) if containers is None else containers.open
     if patch_root is not None:
         makers["apply_patch"] = lambda _: ApplyPatchTool(patch_root)
-    return Toolbox(makers)
+    offline = ["browser"] if _backend_name(args) == "corpus" else []
+    return Toolbox(makers, offline=offline, containers=containers)
+
+
+def _backend_name(args: argparse.Namespace) -> str:
+    return args.browser_backend or ("corpus" if args.browser_index else "web")
+
+
+def _containers(args: argparse.Namespace) -> Containers:
+    if args.python_minutes <= 0 or args.python_containers < 1:
+        raise UsageError("--python-minutes must be > 0 and --python-containers >= 1")
+
+    def make() -> PythonTool:
+        return PythonTool(args.python_jail, stateful=args.python_stateful)
+
+    seconds = args.python_minutes * 60
+    return Containers(make, seconds=seconds, most=args.python_containers)
 
 
 def _browser_maker(args: argparse.Namespace) -> ToolMaker:
-    name = args.browser_backend or ("corpus" if args.browser_index else "web")
+    name = _backend_name(args)
     backend: Any
     if name == "corpus":
         if not args.browser_index:
@@ -74,7 +139,7 @@ def _browser_maker(args: argparse.Namespace) -> ToolMaker:
         backend = {"web": WebBackend, "exa": ExaBackend, "youcom": YouComBackend}[name]()
 
     def make(setup: ToolSetup) -> Tool:
-        return SimpleBrowserTool(backend, tool_state=setup.state)
+        return ServedBrowser(backend, setup)
 
     return make
 

@@ -11,12 +11,13 @@ await toolbox.close(tools)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from gptoss_harmony import Tool
-from gptoss_serve.errors import InvalidRequest
+from gptoss_serve.errors import InvalidRequest, NotFound
 
 
 @runtime_checkable
@@ -41,6 +42,30 @@ class ToolSetup:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Keeping(Protocol):
+    """Keeps what tools hold from one response to the next; `Containers` does."""
+
+    def resolve(self, asked: str | None, hints: Iterable[str]) -> str:
+        """The id of a container."""
+        ...
+
+    def hold(self, container_id: str, response_id: str) -> None:
+        """A kept response refers to it."""
+        ...
+
+    def release(self, response_id: str) -> None:
+        """That response is gone."""
+        ...
+
+    def expire(self) -> int:
+        """Forget what nobody used for long."""
+        ...
+
+    def close(self) -> None:
+        """Forget everything."""
+        ...
+
+
 # Makes the tool of one conversation.
 ToolMaker = Callable[[ToolSetup], Tool]
 
@@ -50,10 +75,21 @@ class Toolbox:
 
     Args:
         makers: by tool name.
+        offline: names of the tools that ask nobody outside.
+        containers: where the code of `python` runs and its files are kept; None keeps nothing
+            after a response.
     """
 
-    def __init__(self, makers: Mapping[str, ToolMaker] | None = None) -> None:
+    def __init__(
+        self,
+        makers: Mapping[str, ToolMaker] | None = None,
+        *,
+        offline: Collection[str] = (),
+        containers: Keeping | None = None,
+    ) -> None:
         self._makers = dict(makers or {})
+        self._offline = frozenset(offline)
+        self._containers = containers
 
     def __contains__(self, name: object) -> bool:
         return name in self._makers
@@ -62,6 +98,10 @@ class Toolbox:
     def names(self) -> list[str]:
         """The tools that can be had."""
         return sorted(self._makers)
+
+    def is_offline(self, name: str) -> bool:
+        """Whether a tool asks nobody outside."""
+        return name in self._offline
 
     async def open(
         self,
@@ -90,6 +130,48 @@ class Toolbox:
             setup = ToolSetup(state=(states or {}).get(name), options=(options or {}).get(name, {}))
             tools.append(await asyncio.to_thread(self._makers[name], setup))
         return tools
+
+    def container(self, asked: str | None, hints: Iterable[str]) -> str:
+        """The id of the container that a response's code runs in.
+
+        Args:
+            asked: the one that the client insists on.
+            hints: those that the conversation used, the best first.
+
+        Raises:
+            NotFound: there is no such container.
+        """
+        if self._containers is not None:
+            return self._containers.resolve(asked, hints)
+        if asked is not None:
+            raise NotFound(
+                f"there is no container {asked!r}; this server keeps none",
+                param="tools",
+                code="container_not_found",
+            )
+        return f"cntr_{uuid.uuid4().hex}"
+
+    def hold(self, response_id: str, states: Mapping[str, Any]) -> None:
+        """Note that a kept response refers to what its tools hold."""
+        container_id = states.get("python", {}).get("container")
+        if self._containers is not None and container_id is not None:
+            self._containers.hold(container_id, response_id)
+
+    def release(self, response_id: str) -> None:
+        """A kept response is gone, and with it what only it referred to."""
+        if self._containers is not None:
+            self._containers.release(response_id)
+
+    async def keep_tidy(self, seconds: float = 15.0) -> None:
+        """Forget what nobody uses, now and then, until cancelled; then everything."""
+        try:
+            while True:
+                await asyncio.sleep(seconds)
+                if self._containers is not None:
+                    await asyncio.to_thread(self._containers.expire)
+        finally:
+            if self._containers is not None:
+                self._containers.close()
 
     async def close(self, tools: Sequence[Tool]) -> None:
         """Give back what the tools hold."""

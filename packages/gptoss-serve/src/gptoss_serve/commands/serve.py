@@ -14,11 +14,12 @@ from gptoss_harmony.errors import UsageError
 from gptoss_harmony.options import add_engine_argument, engine_options, resolve_engine
 from gptoss_harmony.plugins import open_engine
 from gptoss_serve.app import create_app
+from gptoss_serve.mcp_client.access import McpAccess
 from gptoss_serve.responses.store import ResponseStore
 from gptoss_serve.server import DrainingServer
 from gptoss_serve.session import Session
 from gptoss_serve.settings import ServerSettings
-from gptoss_serve.tool_options import add_tool_options, make_toolbox
+from gptoss_serve.tool_options import add_serving_options, add_tool_options, make_toolbox
 from gptoss_serve.upstream.options import (
     add_upstream_options,
     upstream_sentence,
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_upstream_options(parser)
     add_tool_options(parser)
+    add_serving_options(parser)
     _add_behaviour(parser)
 
 
@@ -141,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--port is 0 to 65535, not {args.port}")
     logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
     settings = server_settings(args)
-    toolbox = make_toolbox(args, browser=args.browser, python=args.python)
+    toolbox = make_toolbox(args, browser=args.browser, python=args.python, keep=True)
     with ExitStack() as stack:
         model = _model(args, stack)
         store = _store(args)
@@ -182,6 +184,8 @@ def server_settings(args: argparse.Namespace) -> ServerSettings:
         max_running=args.max_running,
         max_waiting=args.max_waiting,
         max_seconds=args.max_seconds,
+        mcp=McpAccess.parse(args.mcp_allow),
+        mcp_seconds=args.mcp_seconds,
         drain_seconds=args.drain_seconds,
         client_seconds=args.client_seconds,
         max_body_bytes=args.max_body_bytes,

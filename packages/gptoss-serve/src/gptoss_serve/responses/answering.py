@@ -54,7 +54,7 @@ class Answering:
             reasoning=service.settings.reasoning,
             summary=reasoning is not None and reasoning.wants_summary,
             include=prepared.request.include or (),
-            container_id=f"cntr_{response['id'].removeprefix('resp_')}",
+            container_id=prepared.container_id,
         )
         self._writer = ResponseWriter(response, prepared.plan, style)
 
@@ -145,6 +145,8 @@ class Answering:
                 batch = self._written(event)
                 if isinstance(event, TurnDone):
                     self._added, self._states = list(event.messages), states()
+                    if self.response["store"]:
+                        self._service.hold(self.response["id"], self._states)
                     yield self._sent(batch[:-1])
                     batch = batch[-1:]
                     await self.keep(batch)
@@ -159,12 +161,10 @@ class Answering:
 
     def _note_calls(self) -> None:
         """Remember whom the calls of the response were for."""
-        functions = self.prepared.plan.functions
         for item in self.response["output"]:
-            if "call_id" in item and "name" in item:
-                found = functions.find(item["name"], namespace=item.get("namespace"))
-                if found is not None:
-                    self.prepared.calls[item["call_id"]] = f"functions.{found.callable_name}"
+            if (called := self.prepared.plan.recipient_of(item)) is not None:
+                answered, recipient = called
+                self.prepared.calls[answered] = recipient
 
     def _sent(self, batch: list[Json]) -> list[Json]:
         if self.in_background:

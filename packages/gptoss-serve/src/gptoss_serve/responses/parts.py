@@ -1,7 +1,8 @@
-"""Parts of a turn -> output items and their events, one class per kind of item.
+"""Parts of a turn -> output items and their events: what all kinds share, messages and reasoning.
 
-Each has `open()`, `grow(delta)`, `close(done)` and, for our tools, `answer(answered)`; all return
-events without a sequence number. `item` is the item as it stands.
+Each kind has `open()`, `grow(delta)`, `close(done)` and, for our tools, `answer(answered)`; all
+return events without a sequence number. `item` is the item as it stands. Calls for the client are
+in `call_parts`, calls of our tools in `tool_parts`; `new_item` in `item_kinds` chooses.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any, Literal
 
 from gptoss_harmony import Encoding
 from gptoss_serve.events import PartDelta, PartDone, ScoredToken, ToolAnswered
-from gptoss_serve.functions import ClientFunction
 from gptoss_serve.responses.translate import seal
 
 Json = dict[str, Any]
@@ -52,6 +52,11 @@ class Item:
         self.index = index
         self.item = item
 
+    @property
+    def items(self) -> list[Json]:
+        """What stands in the response's output once the part is over."""
+        return [self.item]
+
     def event(self, kind: str, **fields: Any) -> Json:
         """An event about this item."""
         return {
@@ -67,8 +72,12 @@ class Item:
         return {"type": "response.output_item.added", "output_index": self.index, "item": item}
 
     def done(self, *, complete: bool) -> Json:
-        """`output_item.done`."""
+        """`output_item.done`, with a status."""
         self.item["status"] = "completed" if complete else "incomplete"
+        return self.finished()
+
+    def finished(self) -> Json:
+        """`output_item.done` with the item as it stands."""
         return {"type": "response.output_item.done", "output_index": self.index, "item": self.item}
 
     def open(self) -> list[Json]:
@@ -203,134 +212,6 @@ class ReasoningItem(Item):
         ]
 
 
-class FunctionCallItem(Item):
-    """A call of the client's function."""
-
-    def __init__(self, index: int, function: ClientFunction) -> None:
-        super().__init__(index, _call_item("function_call", "fc", function, arguments=""))
-
-    def grow(self, delta: PartDelta) -> list[Json]:
-        """More arguments."""
-        return [self.event("function_call_arguments.delta", delta=delta.text)]
-
-    def close(self, done: PartDone) -> list[Json]:
-        """Arguments and item are done."""
-        self.item["arguments"] = done.text
-        name = self.item["name"]
-        return [
-            self.event("function_call_arguments.done", arguments=done.text, name=name),
-            self.done(complete=done.complete),
-        ]
-
-
-class CustomCallItem(Item):
-    """A call of the client's freeform tool; its text may come wrapped in JSON."""
-
-    def __init__(self, index: int, function: ClientFunction) -> None:
-        super().__init__(index, _call_item("custom_tool_call", "ctc", function, input=""))
-        self._held = ""
-        self._is_plain = False
-
-    def grow(self, delta: PartDelta) -> list[Json]:
-        """More input; held back while it may be JSON around the text."""
-        if self._is_plain:
-            return [self.event("custom_tool_call_input.delta", delta=delta.text)]
-        self._held += delta.text
-        if not self._held.strip() or self._held.lstrip()[0] in '{"':
-            return []
-        self._is_plain = True
-        return [self.event("custom_tool_call_input.delta", delta=self._held)]
-
-    def close(self, done: PartDone) -> list[Json]:
-        """Input and item are done."""
-        text = done.text if self._is_plain else unwrapped(done.text)
-        self.item["input"] = text
-        late = not self._is_plain and bool(text)
-        events = [self.event("custom_tool_call_input.delta", delta=text)] if late else []
-        return [
-            *events,
-            self.event("custom_tool_call_input.done", input=text),
-            self.done(complete=done.complete),
-        ]
-
-
-class WebSearchItem(Item):
-    """A call of our browser: known, and shown, once its arguments are whole."""
-
-    def __init__(self, index: int, name: str) -> None:
-        item = {"id": new_id("ws"), "type": "web_search_call", "status": "in_progress"}
-        super().__init__(index, item)
-        self._name = name
-
-    def open(self) -> list[Json]:
-        """Nothing yet: an item must say what it searches for."""
-        return []
-
-    def grow(self, delta: PartDelta) -> list[Json]:
-        """Nothing: there is no event for half a query."""
-        return []
-
-    def close(self, done: PartDone) -> list[Json]:
-        """Begin; or begin and fail, where the call was cut short."""
-        self.item["action"] = browser_action(self._name, done.text)
-        events = [self.added(), self.event("web_search_call.in_progress")]
-        if done.complete:
-            self.item["status"] = "searching"
-            return [*events, self.event("web_search_call.searching")]
-        return [*events, self._end("failed")]
-
-    def answer(self, answered: ToolAnswered) -> list[Json]:
-        """The page is there."""
-        if answered.failed:
-            return [self._end("failed")]
-        return [self.event("web_search_call.completed"), self._end("completed")]
-
-    def _end(self, status: str) -> Json:
-        self.item["status"] = status
-        return {"type": "response.output_item.done", "output_index": self.index, "item": self.item}
-
-
-class CodeItem(Item):
-    """A call of our python."""
-
-    def __init__(self, index: int, style: ItemStyle) -> None:
-        item = {"id": new_id("ci"), "type": "code_interpreter_call", "status": "in_progress"}
-        more = {"code": "", "container_id": style.container_id, "outputs": None}
-        super().__init__(index, {**item, **more})
-        self._with_outputs = "code_interpreter_call.outputs" in style.include
-
-    def open(self) -> list[Json]:
-        """Item and state."""
-        return [self.added(), self.event("code_interpreter_call.in_progress")]
-
-    def grow(self, delta: PartDelta) -> list[Json]:
-        """More code."""
-        return [self.event("code_interpreter_call_code.delta", delta=delta.text)]
-
-    def close(self, done: PartDone) -> list[Json]:
-        """The code is whole and runs; or it was cut short."""
-        self.item["code"] = done.text
-        events = [self.event("code_interpreter_call_code.done", code=done.text)]
-        if done.complete:
-            self.item["status"] = "interpreting"
-            return [*events, self.event("code_interpreter_call.interpreting")]
-        return [*events, self.done(complete=False)]
-
-    def answer(self, answered: ToolAnswered) -> list[Json]:
-        """The output is there."""
-        if self._with_outputs:
-            self.item["outputs"] = [{"type": "logs", "logs": answered.text}]
-        return [self.event("code_interpreter_call.completed"), self.done(complete=True)]
-
-
-def _call_item(kind: str, prefix: str, function: ClientFunction, **text: str) -> Json:
-    item: Json = {"id": new_id(prefix), "type": kind, "status": "in_progress"}
-    item |= {"call_id": new_id("call"), "name": function.name, **text}
-    if function.namespace is not None:
-        item["namespace"] = function.namespace
-    return item
-
-
 def scored(encoding: Encoding, score: ScoredToken) -> Json:
     """A token with its log probability as OpenAI writes it."""
 
@@ -340,32 +221,3 @@ def scored(encoding: Encoding, score: ScoredToken) -> Json:
 
     alternatives = [entry(token, logprob) for token, logprob in score.top]
     return {**entry(score.token, score.logprob), "top_logprobs": alternatives}
-
-
-def unwrapped(text: str) -> str:
-    """The text of a freeform call that came as a JSON string or as `{"input": text}`."""
-    try:
-        value = json.loads(text, strict=False)
-    except ValueError:
-        return text
-    if isinstance(value, dict) and set(value) == {"input"}:
-        value = value["input"]
-    return value if isinstance(value, str) else text
-
-
-def browser_action(name: str, arguments: str) -> Json:
-    """What a browser call does, as the Responses API writes it; unreadable arguments are kept."""
-    try:
-        given = json.loads(arguments or "{}")
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        given = {"query": arguments}
-    pattern, query = str(given.get("pattern") or ""), str(given.get("query") or "")
-    match name.partition(".")[2]:
-        case "open":
-            target = given.get("id")
-            return {"type": "open_page", "url": target if isinstance(target, str) else None}
-        case "find":
-            return {"type": "find_in_page", "pattern": pattern, "url": ""}
-    return {"type": "search", "query": query, "queries": [query]}

@@ -16,6 +16,7 @@ from gptoss_serve.responses.store import Record
 from gptoss_serve.responses.tools import ToolPlan
 from gptoss_serve.responses.translate import Translation
 from gptoss_serve.settings import ServerSettings
+from gptoss_serve.toolbox import Toolbox
 from gptoss_serve.turn import Budget, Turn
 from gptoss_serve.wishes import response_wishes
 
@@ -38,6 +39,9 @@ class Prepared:
         calls: recipient of each call by its id.
         input_items: as `input_items` shows them.
         tool_states: of our tools, from the response before.
+        container_id: where code runs.
+        approved: calls at the end of the conversation that a user approved.
+        listings: tools of remote servers by label, as items told them.
     """
 
     request: ResponsesRequest
@@ -48,6 +52,9 @@ class Prepared:
     calls: dict[str, str]
     input_items: list[dict[str, Any]]
     tool_states: Mapping[str, Any] = field(default_factory=dict)
+    container_id: str = "auto"
+    approved: Sequence[Message] = ()
+    listings: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def turn(self, engine: Engine, tools: Sequence[Tool], settings: ServerSettings) -> Turn:
         """The turn for the session.
@@ -63,11 +70,13 @@ class Prepared:
         verbosity = _VERBOSITY.get((request.text and request.text.verbosity) or "medium", "")
         ask = Ask(
             conversation=self.conversation,
-            instructions=[*self.instructions, *self.developer, verbosity],
+            instructions=[*self.instructions, *self.developer, *self.plan.notes, verbosity],
             effort=request.reasoning.effort if request.reasoning else None,
             functions=self.plan.functions,
             choice=self.plan.choice,
+            required_from=self.plan.required_from,
             tools=tools,
+            pending=self.approved,
             prefill=self.plan.prefill,
             response_schema=schema,
             response_format=shown,
@@ -85,12 +94,18 @@ class Prepared:
 
 
 def prepare(
-    request: ResponsesRequest, plan: ToolPlan, engine: Engine, previous: Record | None
+    request: ResponsesRequest,
+    plan: ToolPlan,
+    engine: Engine,
+    previous: Record | None,
+    *,
+    toolbox: Toolbox,
 ) -> Prepared:
     """Translate the input.
 
     Raises:
         InvalidRequest: an item that cannot be understood.
+        NotFound: a container that is not there.
     """
     request.check()
     translation = Translation()
@@ -100,18 +115,43 @@ def prepare(
         translation.calls = dict(previous.calls)
     if request.input is not None:
         translation.add(request.input)
+    if translation.approved and not plan.mcp:
+        raise InvalidRequest(
+            "a call was approved whose MCP server is not among the tools; send it again with them",
+            param="tools",
+        )
+    plan.approvals = list(translation.approved)
     if not can_constrain(engine):
         _report_lax(plan)
+    states = {} if previous is None else dict(previous.tool_states)
+    container_id = _container(plan, toolbox, states, translation.containers)
     return Prepared(
         request=request,
         plan=plan,
-        conversation=translation.messages,
+        conversation=translation.conversation,
         developer=translation.instructions,
         instructions=_instructions(request.instructions),
         calls=translation.calls,
         input_items=listed(request.input),
-        tool_states={} if previous is None else previous.tool_states,
+        tool_states=states,
+        container_id=container_id,
+        approved=list(translation.approved.values()),
+        listings=translation.listings,
     )
+
+
+def _container(
+    plan: ToolPlan, toolbox: Toolbox, states: dict[str, Any], told: Sequence[str]
+) -> str:
+    """Where the code of a response runs: where the client says, or where it ran before."""
+    if "python" not in plan.builtin:
+        return "auto"
+    asked = plan.options["python"].get("container")
+    before = states.get("python", {}).get("container")
+    hints = [*([before] if before else []), *told]
+    container_id = toolbox.container(asked if isinstance(asked, str) else None, hints)
+    states["python"] = {"container": container_id}
+    return container_id
 
 
 def _instructions(given: str | list[dict[str, Any]] | None) -> list[str]:

@@ -7,10 +7,11 @@ its own and keeps its events, so that a stream can be resumed after any of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from gptoss_harmony import Tool
 from gptoss_serve.errors import InvalidRequest, NotFound
 from gptoss_serve.events import Event
 from gptoss_serve.limits import Admission
@@ -22,6 +23,7 @@ from gptoss_serve.responses.listing import page_of
 from gptoss_serve.responses.parts import Json, new_id
 from gptoss_serve.responses.prepare import Prepared, prepare
 from gptoss_serve.responses.references import without_references
+from gptoss_serve.responses.remote_tools import RemoteTools
 from gptoss_serve.responses.response import new_response
 from gptoss_serve.responses.running import Background, Running
 from gptoss_serve.responses.schema import CompactRequest, CountRequest, ResponsesRequest
@@ -98,11 +100,11 @@ class ResponseService:
         """
         self._models.resolve(request.model)
         prepared = await self._prepared(request.as_response())
-        tools = await self._toolbox.open(prepared.plan.builtin, states=prepared.tool_states)
-        try:
-            turn = prepared.turn(self.session.engine, tools, self.settings)
-        finally:
-            await self._toolbox.close(tools)
+        async with self._tools(prepared) as (tools, remote):
+            async with aclosing(remote.list()) as asking:
+                async for _ in asking:
+                    pass
+            turn = prepared.turn(self.session.engine, [*tools, *remote.tools], self.settings)
         encoding, messages = self.session.encoding, list(turn.messages)
         while True:
             prompt = await asyncio.to_thread(encoding.render_prompt, messages, style=turn.style)
@@ -208,7 +210,12 @@ class ResponseService:
         await self._background.cancel(response_id)  # another server stops by itself
         if self.store is None or not await self.store.delete(response_id):
             raise missing(response_id)
+        await asyncio.to_thread(self._toolbox.release, response_id)
         return {"id": response_id, "object": "response", "deleted": True}
+
+    def hold(self, response_id: str, states: Mapping[str, Any]) -> None:
+        """Note that a kept response refers to what its tools hold."""
+        self._toolbox.hold(response_id, states)
 
     async def close(self) -> None:
         """Stop what runs in the background."""
@@ -219,15 +226,43 @@ class ResponseService:
         self, prepared: Prepared
     ) -> AsyncIterator[tuple[AsyncGenerator[Event, None], States]]:
         """The events of a turn, within a slot; and what its tools must remember."""
-        async with self._admission.slot():
-            names = prepared.plan.builtin
-            tools = await self._toolbox.open(names, states=prepared.tool_states)
-            try:
-                turn = prepared.turn(self.session.engine, tools, self.settings)
-                async with aclosing(self.session.respond(turn)) as events:
-                    yield events, lambda: tool_states(tools)
-            finally:
-                await self._toolbox.close(tools)
+        before = prepared.tool_states
+        async with (
+            self._admission.slot(),
+            self._tools(prepared) as (tools, remote),
+            aclosing(self._events(prepared, tools, remote)) as events,
+        ):
+            yield events, lambda: {**before, **tool_states(tools), "mcp": remote.state}
+
+    @asynccontextmanager
+    async def _tools(self, prepared: Prepared) -> AsyncIterator[tuple[list[Tool], RemoteTools]]:
+        """The tools of a turn that run here, and those of remote servers."""
+        plan, states = prepared.plan, prepared.tool_states
+        remote = RemoteTools(
+            plan,
+            self.settings.mcp,
+            seconds=self.settings.mcp_seconds,
+            known=prepared.listings,
+            kept=states.get("mcp", {}),
+        )
+        tools = await self._toolbox.open(plan.builtin, states=states, options=plan.options)
+        try:
+            yield tools, remote
+        finally:
+            await remote.close()
+            await self._toolbox.close(tools)
+
+    async def _events(
+        self, prepared: Prepared, tools: Sequence[Tool], remote: RemoteTools
+    ) -> AsyncGenerator[Event, None]:
+        """What remote servers have, then what the model does."""
+        async with aclosing(remote.list()) as asking:
+            async for asked in asking:
+                yield asked
+        turn = prepared.turn(self.session.engine, [*tools, *remote.tools], self.settings)
+        async with aclosing(self.session.respond(turn)) as events:
+            async for event in events:
+                yield event
 
     async def record(self, response_id: str, *, param: str | None = None) -> Record:
         """The record of a response; one whose maker is gone has failed.
@@ -252,14 +287,16 @@ class ResponseService:
         return again
 
     async def _prepared(self, request: ResponsesRequest) -> Prepared:
-        plan: ToolPlan = plan_tools(request.tools or [], request.tool_choice, self._toolbox)
+        plan: ToolPlan = plan_tools(
+            request.tools or [], request.tool_choice, self._toolbox, access=self.settings.mcp
+        )
         previous = None
         if request.previous_response_id is not None:
             previous = await self._previous(request.previous_response_id)
         if isinstance(request.input, list):
             items = await without_references(request.input, self.store)
             request = request.model_copy(update={"input": items})
-        return prepare(request, plan, self.session.engine, previous)
+        return prepare(request, plan, self.session.engine, previous, toolbox=self._toolbox)
 
     async def _previous(self, response_id: str) -> Record:
         record = await self.record(response_id, param="previous_response_id")

@@ -9,7 +9,7 @@
 | compaction | the summary as final, with the developer messages that were compacted |
 | function_call, custom_tool_call | a call on commentary |
 | their outputs | the tool's message, named by `call_id` |
-| web_search_call, code_interpreter_call | a call on analysis and what is known of its result |
+| calls and results of other tools | see `translate_calls` |
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import base64
 import binascii
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gptoss_harmony import Message, assistant_message, call_message, tool_message, user_message
 from gptoss_serve.errors import InvalidRequest
 from gptoss_serve.names import callable_name
+from gptoss_serve.responses.translate_calls import READERS, called
 
 _SEAL = "gptoss1."
-_LOST = "[The result of this earlier call was not kept.]"
 _TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_text")
 
 
@@ -54,11 +54,22 @@ class Translation:
         messages: user, assistant and tool messages.
         instructions: texts for the developer message.
         calls: recipient of each call by its id.
+        approved: calls that a user approved and that have not run, by the id of the request.
+        listings: tools of remote servers by label, as items told them.
+        containers: ids of containers that ran code, the latest first.
     """
 
     messages: list[Message] = field(default_factory=list)
     instructions: list[str] = field(default_factory=list)
     calls: dict[str, str] = field(default_factory=dict)
+    approved: dict[str, Message] = field(default_factory=dict)
+    listings: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    containers: list[str] = field(default_factory=list)
+
+    @property
+    def conversation(self) -> list[Message]:
+        """The messages; calls that are to run before the model goes on stand at the end."""
+        return [*self.messages, *self.approved.values()]
 
     def add(self, items: str | Iterable[Mapping[str, Any]], *, where: str = "input") -> None:
         """Take in items, or a text as one user message.
@@ -137,39 +148,11 @@ class Translation:
         self.messages.append(message)
 
     def _output(self, item: Mapping[str, Any], where: str) -> None:
-        call_id = _string(item, "call_id", where)
-        recipient = self.calls.get(call_id)
-        if recipient is None:
-            raise InvalidRequest(
-                f"{where}: no tool call with call_id {call_id!r} comes before this output",
-                param=f"{where}.call_id",
-            )
+        recipient = called(self, item, where)
         output = item.get("output")
         if isinstance(output, dict):
             output = json.dumps(output, ensure_ascii=False)
         self.messages.append(tool_message(recipient, text_of(output, f"{where}.output")))
-
-    def _web_search(self, item: Mapping[str, Any], where: str) -> None:
-        action = item.get("action")
-        action = action if isinstance(action, Mapping) else {}
-        function, arguments = {
-            "open_page": ("open", {"id": action.get("url") or -1}),
-            "find_in_page": ("find", {"pattern": action.get("pattern") or ""}),
-        }.get(str(action.get("type")), ("search", {"query": action.get("query") or ""}))
-        recipient = f"browser.{function}"
-        call = call_message(recipient, json.dumps(arguments), channel="analysis")
-        self.messages += [call, tool_message(recipient, _LOST, channel="analysis")]
-
-    def _code(self, item: Mapping[str, Any], where: str) -> None:
-        outputs = item.get("outputs")
-        logs = [
-            str(output.get("logs", ""))
-            for output in (outputs if isinstance(outputs, list) else [])
-            if isinstance(output, Mapping) and output.get("type") == "logs"
-        ]
-        call = call_message("python", str(item.get("code") or ""), channel="analysis")
-        result = "\n".join(logs) if logs else _LOST
-        self.messages += [call, tool_message("python", result, channel="analysis")]
 
 
 Reader = Callable[[Translation, Mapping[str, Any], str], None]
@@ -181,8 +164,8 @@ _READERS: Mapping[str, Reader] = {
     "custom_tool_call": Translation._call,
     "function_call_output": Translation._output,
     "custom_tool_call_output": Translation._output,
-    "web_search_call": Translation._web_search,
-    "code_interpreter_call": Translation._code,
+    "local_shell_call_output": Translation._output,
+    **READERS,
 }
 
 

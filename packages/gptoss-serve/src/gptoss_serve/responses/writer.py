@@ -25,21 +25,15 @@ from gptoss_serve.events import (
     PartDelta,
     PartDone,
     PartStarted,
+    ServerAsked,
+    ServerListed,
     ToolAnswered,
     TurnDone,
     Usage,
 )
-from gptoss_serve.responses.parts import (
-    CodeItem,
-    CustomCallItem,
-    FunctionCallItem,
-    Item,
-    ItemStyle,
-    Json,
-    MessageItem,
-    ReasoningItem,
-    WebSearchItem,
-)
+from gptoss_serve.responses.item_kinds import new_item
+from gptoss_serve.responses.parts import Item, ItemStyle, Json
+from gptoss_serve.responses.tool_parts import McpListItem
 from gptoss_serve.responses.tools import ToolPlan
 
 _QUEUED = ("created", "queued")
@@ -63,6 +57,7 @@ class ResponseWriter:
         self._style = style
         self._sequence = 0
         self._items: dict[int, Item] = {}  # of parts that are not over
+        self._listing: dict[str, McpListItem] = {}
         self._next_index = 0
         self._ended = False
         self._text: list[str] = []  # of the part being written
@@ -82,9 +77,12 @@ class ResponseWriter:
         """What one event of the session comes to."""
         if isinstance(event, TurnDone):
             return self._numbered(self._finish(event))
+        if isinstance(event, ServerAsked | ServerListed):
+            return self._numbered(self._list_tools(event))
         if isinstance(event, PartStarted):
             self._text.clear()
-            item = self._items[event.index] = self._new_item(event)
+            item = new_item(event, self._plan, self._style, next_index=self._take_index)
+            self._items[event.index] = item
             return self._numbered(item.open())
         return self._numbered(self._change(event))
 
@@ -119,28 +117,23 @@ class ResponseWriter:
             del self._items[event.index]
             return item.answer(event)
         events = item.close(event)
-        self.response["output"].append(item.item)
+        self.response["output"] += item.items
         # A builtin tool's item stays open until the tool has answered.
         if any(line["type"] == "response.output_item.done" for line in events):
             del self._items[event.index]
         return events
 
-    def _new_item(self, event: PartStarted) -> Item:
+    def _list_tools(self, event: ServerAsked | ServerListed) -> list[Json]:
+        if isinstance(event, ServerAsked):
+            self._listing[event.label] = McpListItem(self._take_index(), event.label)
+            return self._listing[event.label].open()
+        item = self._listing.pop(event.label)
+        self.response["output"] += item.items
+        return item.listed(event.tools, event.error)
+
+    def _take_index(self) -> int:
         index, self._next_index = self._next_index, self._next_index + 1
-        if event.kind in ("answer", "preamble"):
-            phase = "final_answer" if event.kind == "answer" else "commentary"
-            return MessageItem(index, self._style, phase=phase)
-        name = event.name or ""
-        if event.kind == "call" and name in self._plan.functions:
-            function = self._plan.functions[name]
-            kind = FunctionCallItem if function.kind == "function" else CustomCallItem
-            return kind(index, function)
-        tool = name.partition(".")[0]
-        if tool in self._plan.builtin:
-            if tool == "browser":
-                return WebSearchItem(index, name)
-            return CodeItem(index, self._style)
-        return ReasoningItem(index, self._style)  # also a call of a tool that does not exist
+        return index
 
     def _finish(self, done: TurnDone) -> list[Json]:
         self.response["usage"] = usage_object(done.usage)
@@ -155,13 +148,15 @@ class ResponseWriter:
     def _end(self, status: str, event: str) -> list[Json]:
         """Close what is open, then the response."""
         events: list[Json] = []
+        for label in list(self._listing):
+            events += self._list_tools(ServerListed(label, error="the server was not waited for"))
         for index, item in list(self._items.items()):
             if item.item in self.response["output"]:  # a tool that was never run
                 events.append(item.done(complete=False))
             else:
                 cut = PartDone(index, "answer", None, "".join(self._text), False)
                 events += item.close(cut)
-                self.response["output"].append(item.item)
+                self.response["output"] += item.items
         self._items.clear()
         self._ended = True
         self.response["status"] = status
