@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +28,7 @@ from gptoss_harmony.errors import EngineError, UsageError
 from gptoss_serve.engines import vllm_worker
 
 _SECONDS_TO_CLOSE: Final = 30.0
+_SECONDS_TO_DIE: Final = 3.0
 _TAIL_LINES: Final = 12
 _CAUSE: Final = re.compile(r"(?:^|\s)((?:\w+\.)*[A-Z]\w*(?:Error|Exception)): (\S.*)")
 # With these the server holds whole answers to a grammar, reasoning and markers included.
@@ -68,6 +70,7 @@ class VllmProcess:
         folder = Path(tempfile.mkdtemp(prefix="gptoss-vllm-"))
         command = [program, vllm_worker.__file__, str(model), "--served-model-name", name]
         command += ["--uds", str(folder / "socket"), "--enable-prompt-tokens-details"]
+        command += ["--uvicorn-log-level", "warning"]
         command += ["--structured-outputs-config", _STRUCTURED, *arguments]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -94,8 +97,10 @@ class VllmProcess:
         return httpx.Client(transport=transport, base_url="http://vllm/v1", **options)
 
     def fate(self) -> str | None:
-        """Say why it ended, if it has."""
-        if self._process.poll() is None:
+        """Say why it ended, if it has; a server that went silent gets a moment to do so."""
+        try:
+            self._process.wait(_SECONDS_TO_DIE)
+        except subprocess.TimeoutExpired:
             return None
         return f"the vLLM worker has ended: {explain(self._log())}"
 
@@ -114,11 +119,16 @@ class VllmProcess:
     def _wait_until_it_serves(self) -> None:
         with self.client(timeout=5.0) as http:
             while self._process.poll() is None:
-                with contextlib.suppress(httpx.HTTPError):
-                    if http.get("models").status_code == 200:
-                        return
+                if self._listens():
+                    with contextlib.suppress(httpx.HTTPError):
+                        if http.get("models").status_code == 200:
+                            return
                 time.sleep(0.1)
         raise EngineError(f"vLLM did not start: {explain(self._log())}")
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._folder / "socket")) == 0
 
     def _log(self) -> str:
         return (self._folder / "log").read_text("utf-8", "replace")

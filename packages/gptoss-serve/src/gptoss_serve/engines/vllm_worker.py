@@ -50,7 +50,7 @@ def die_with_parent() -> None:
 def watch(server: subprocess.Popen[bytes], parent: int) -> None:
     """Return when the server has ended, or when nobody is there any more who wants it."""
     while server.poll() is None and os.getppid() == parent:
-        readable, _, _ = select.select([0], [], [], 0.5)
+        readable, _, _ = select.select([0], [], [], 0.2)
         if readable and not os.read(0, 1):
             return
 
