@@ -20,7 +20,13 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gptoss_harmony.errors import HarmonyError, UsageError
-from gptoss_harmony.plugins import ENGINES, choose_engine, discover, engine_class
+from gptoss_harmony.plugins import (
+    ENGINES,
+    choose_engine,
+    discover,
+    engine_class,
+    unavailable,
+)
 
 # Where an engine option lands in the parsed arguments: no flag of a command has such a name.
 _PREFIX = "engine option "
@@ -108,7 +114,7 @@ def add_engine_argument(parser: argparse.ArgumentParser, *flags: str) -> None:
     parser.add_argument(
         "--engine-options",
         action=_ShowEngineOptions,
-        help="list the options of every installed engine and leave",
+        help="list every installed engine with its options and leave",
     )
 
 
@@ -142,7 +148,7 @@ def _at_least(least: int, text: str) -> int:
 
 
 class _ShowEngineOptions(argparse.Action):
-    """Print the options of every engine that can be imported, then leave."""
+    """Print every engine: its options, and why it cannot run here where it cannot; then leave."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
@@ -153,9 +159,13 @@ class _ShowEngineOptions(argparse.Action):
         for name in discover(ENGINES):
             try:
                 text = options_parser(name).format_help()
+                reason = unavailable(engine_class(name))
             except HarmonyError as error:
-                text = f"{error}\n"
-            sections.append(f"engine {name}\n{text.partition('options:')[2] or text}")
+                text, reason = f"{error}\n", None
+            title = (
+                f"engine {name}, which cannot run here: {reason}" if reason else f"engine {name}"
+            )
+            sections.append(f"{title}\n{text.partition('options:')[2] or text}")
         sys.stdout.write("\n".join(sections))
         parser.exit(0)
 
