@@ -264,7 +264,9 @@ def checked(model: type[Model], body: Any) -> Model:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_input=False)
+        # Where several forms are possible, the one that was meant is the one read furthest.
+        first = max(errors, key=lambda one: len(_public(one["loc"], body)))
         param = ".".join(str(part) for part in _public(first["loc"], body))
         if first["type"] == "extra_forbidden":
             known = param in _NOT_HERE
@@ -289,7 +291,9 @@ def _public(location: tuple[int | str, ...], body: dict[str, Any]) -> list[int |
             value = value.get(part)
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
-        else:
+        elif not isinstance(value, list):
             break
+        else:
+            continue
         path.append(part)
     return path or list(location)
