@@ -317,3 +317,26 @@ def test_without_llguidance_there_is_a_pip_line(monkeypatch: pytest.MonkeyPatch)
     fresh = Encoding(ENCODING.harmony, ENCODING.token_bytes)
     with pytest.raises(NotInstalled, match=r"pip install 'gptoss-harmony\[grammar\]'"):
         Grammar(fresh, AnswerFormat(channels={"final": Regex("yes")}))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "[äöü]"},
+        {"type": "string", "pattern": "needle", "minLength": 12},
+        {"type": "string", "format": "email"},
+        {
+            "type": "object",
+            "properties": {"id": {"type": "string", "format": "uuid"}, "": {"const": 3}},
+            "required": ["id"],
+            "patternProperties": {"^x-": {"type": ["integer", "null"]}},
+            "additionalProperties": False,
+        },
+    ],
+)
+def test_a_short_end_is_found_where_nothing_leads_to_it(schema: dict[str, Any]) -> None:
+    grammar = Grammar(ENCODING, AnswerFormat(channels={"final": JsonSchema(schema)}))
+    need = grammar.constraint().tokens_to_end(exact=True)
+    tokens = sample(grammar.constraint(budget=need), seed=1)
+    assert len(tokens) <= need < 40
+    jsonschema.validate(json.loads(last_message(tokens)[1]), schema)

@@ -25,14 +25,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gptoss_harmony import tokens as special
+from gptoss_harmony.enforceable import enforceable
 from gptoss_harmony.errors import GrammarError
 from gptoss_harmony.header import CHANNELS
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _QUOTED: Final = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*')
 _MARKER: Final = re.compile(r"<\[|<\|")
-# JSON may be laid out as the model likes, but may not go on with blanks for ever.
-_LAYOUT: Final = {"whitespace_pattern": r"[ \n\r\t]{0,24}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class JsonSchema:
             raise GrammarError(f"the JSON Schema of {name} is not JSON: {error}") from error
         if not isinstance(schema, dict):
             raise GrammarError(f"the JSON Schema of {name} must be an object, not {schema!r}")
-        return {"name": name, "json_schema": {"x-guidance": _LAYOUT, **schema}}
+        return {"name": name, "json_schema": enforceable(schema)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,8 @@ class AnswerFormat:
         channels: what the text of a channel obeys; channels not named are free.
         functions: what the arguments obey, by function name without `functions.`.
         builtin_tools: recipients that may be called with free text: `python`, `browser.open`.
-        tool_choice: `auto` ends with a final message or a call; `required` with a call of a
-            function; `none` with a final message; the name of a function with its call.
+        tool_choice: `auto` ends with a final message or a call; `required` with a call; `none`
+            with a final message; the name of a function with its call.
         analysis: whether the model may think first.
         prefilled: what the prompt's header already says: a channel, or the recipient of a call;
             then the answer starts right after its `<|message|>`.
@@ -121,7 +120,7 @@ class AnswerFormat:
     def _check_tool_choice(self) -> None:
         if self.tool_choice not in ("auto", "none", "required", *self.functions):
             raise GrammarError(f"tool_choice names {self.tool_choice!r}, which is no function here")
-        if self.tool_choice == "required" and not self.functions:
+        if self.tool_choice == "required" and not (self.functions or self.builtin_tools):
             raise GrammarError("tool_choice is required, but there is no function to call")
         if self.prefilled == "final" and self.tool_choice not in ("auto", "none"):
             raise GrammarError("the prompt starts a final message, but a function must be called")

@@ -42,6 +42,26 @@ def largest_commitment(
     return _HEADER + sum(sorted(lengths)[-2:])
 
 
+def wanted_words(
+    sources: Iterable[Source], paths: PathFinder, matcher: Callable[[Source], Any]
+) -> list[bytes]:
+    """Return, for each pattern of a schema, the inside of a short text that matches it.
+
+    A pattern without anchors may match anywhere in a text, so nothing leads a search to it. The
+    arguments are those of `largest_commitment`.
+    """
+    schemas = [source.schema for source in sources if isinstance(source, JsonSchema)]
+    nodes = [node for schema in schemas for node in (schema, *_everything(schema))]
+    patterns = {node["pattern"]: None for node in nodes if isinstance(node.get("pattern"), str)}
+    words = []
+    for pattern in list(patterns)[:_MOST_PARTS]:
+        if not pattern.startswith("^"):  # from the start on, every byte is led
+            alone = matcher(JsonSchema({"type": "string", "pattern": f"^({pattern})$"}))
+            plan = None if alone.is_error() else paths.short(alone)
+            words += [] if plan is None else [paths.text(plan).strip()[1:-1]]
+    return words
+
+
 def _parts(source: Source) -> Iterator[Source]:
     """The source, and for a JSON Schema everything inside it that takes more than two tokens."""
     yield source
@@ -52,6 +72,16 @@ def _parts(source: Source) -> Iterator[Source]:
 
 
 def _inside(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What is inside a schema and takes more than two tokens."""
+    for inner in _everything(schema):
+        kind = inner.get("type")
+        short = isinstance(kind, str) and kind in _SCALARS
+        if not short or _LENGTHENING & inner.keys():
+            yield inner
+
+
+def _everything(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """All schemas inside a schema."""
     nested: list[Any] = [schema[key] for key in _ONES if key in schema]
     for key in _LISTS:
         nested += schema[key] if isinstance(schema.get(key), list) else []
@@ -59,6 +89,5 @@ def _inside(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         nested += schema[key].values() if isinstance(schema.get(key), dict) else []
     for inner in nested:
         if isinstance(inner, dict):
-            if inner.get("type") not in _SCALARS or _LENGTHENING & inner.keys():
-                yield inner
-            yield from _inside(inner)
+            yield inner
+            yield from _everything(inner)

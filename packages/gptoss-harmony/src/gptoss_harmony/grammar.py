@@ -24,7 +24,7 @@ from openai_harmony import ToolDescription
 
 from gptoss_harmony import tokens as special
 from gptoss_harmony.answer_format import AnswerFormat, JsonSchema, Lark, Regex, Source
-from gptoss_harmony.commitment import largest_commitment
+from gptoss_harmony.commitment import largest_commitment, wanted_words
 from gptoss_harmony.errors import GrammarError, NotInstalled
 from gptoss_harmony.shortest_path import PathFinder
 
@@ -88,7 +88,7 @@ class Grammar:
         """
         made = HarmonyConstraint(
             self._matcher.deep_copy(),
-            self._tools.paths,
+            self._paths,
             self.source,
             format=self.format,
             budget=budget,
@@ -104,7 +104,13 @@ class Grammar:
     @functools.cached_property
     def _reserve(self) -> int:
         sources = (*self.format.channels.values(), *self.format.functions.values())
-        return largest_commitment(sources, self._tools.paths, self._tools.matcher_of)
+        return largest_commitment(sources, self._paths, self._tools.matcher_of)
+
+    @functools.cached_property
+    def _paths(self) -> PathFinder:
+        sources = (*self.format.channels.values(), *self.format.functions.values())
+        words = wanted_words(sources, self._tools.paths, self._tools.matcher_of)
+        return self._tools.paths.with_words(words)
 
     @property
     def source(self) -> Source | AnswerFormat:

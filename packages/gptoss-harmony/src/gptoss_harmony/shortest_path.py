@@ -9,10 +9,11 @@ the model itself would use for them.
 
 from __future__ import annotations
 
+import copy
 import heapq
 import itertools
 import re
-from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 _FORCED_MARKER: Final = re.compile(rb"\xff\[([0-9]+)\]")
 _CLOSERS: Final = b'}]",:0123456789tnf[{-'  # earlier closes sooner
 _TURN: Final = 16  # the cost of not taking the first choice; being where one was before costs 1
-_FREE: Final = 80  # where more bytes than this are allowed, they are the inside of a text
+_BLANKS: Final = b" \t\n\r"
+_FREE: Final = 72  # where more bytes than this are allowed, they are the inside of a text
 _FIRST_LIMIT: Final = 4_000  # states
 _SECOND_LIMIT: Final = 300
 
@@ -33,10 +35,17 @@ Step = bytes | int  # plain bytes, or a special token
 
 
 class PathFinder:
-    """Finds completions for the matchers of one encoding."""
+    """Finds completions for the matchers of one encoding.
 
-    def __init__(self, encoding: Encoding) -> None:
+    Args:
+        encoding: from `load_encoding`.
+        words: bytes worth trying inside a text that may not end yet, such as what a pattern that
+            may match anywhere wants to see; letter by letter they would not be found.
+    """
+
+    def __init__(self, encoding: Encoding, *, words: Sequence[bytes] = ()) -> None:
         self._encoding = encoding
+        self._words = list(words)
         table = encoding.token_bytes
         singles = {
             table[token]: token for token in range(special.FIRST_SPECIAL) if len(table[token]) == 1
@@ -44,6 +53,16 @@ class PathFinder:
         self._byte_token = [singles[bytes([value])] for value in range(256)]
         self._order = [*_CLOSERS, *(value for value in range(256) if value not in _CLOSERS)]
         self._ordered_tokens = np.array([self._byte_token[value] for value in self._order])
+
+    def with_words(self, words: Sequence[bytes]) -> PathFinder:
+        """The same, with other words."""
+        other = copy.copy(self)
+        other._words = list(words)
+        return other
+
+    def text(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of tokens that `short` returned."""
+        return self._encoding.decode_bytes(tokens)
 
     def short(self, matcher: Any) -> list[int] | None:
         """Return tokens that complete the answer, usually few; None if none were found.
@@ -73,8 +92,9 @@ class PathFinder:
         ticket = itertools.count()
         heap: list[tuple[int, int, Any, list[Step]]] = [(0, 0, matcher.deep_copy(), [])]
         seen: set[tuple[bytes, int]] = set()
-        visits: Counter[bytes] = Counter()
-        while heap and len(seen) < limit:
+        known: set[bytes] = set()
+        looked_at = 0
+        while heap and looked_at < limit:
             cost, _, state, path = heapq.heappop(heap)
             forced = self._follow_forced(state)
             path = path + forced
@@ -84,17 +104,19 @@ class PathFinder:
             if state.is_accepting():
                 return path
             mask = state.compute_bitmask()
+            looked_at += 1
             if state.is_error() or (mask, len(path)) in seen:
                 continue
             seen.add((mask, len(path)))
-            cost += visits[mask]
-            visits[mask] += 1
+            cost += mask in known
+            known.add(mask)
             for rank, step in enumerate(self._choices(mask, thorough=thorough)):
                 child = state.deep_copy()
-                if child.consume_token(self._token(step)):
+                singles = self._singles(step)
+                if all(child.consume_token(self._token(single)) for single in singles):
                     turned = (cost + _TURN * min(rank, 1), -next(ticket))
-                    entry = (len(path) + 1, next(ticket)) if by_length else turned
-                    heapq.heappush(heap, (*entry, child, [*path, step]))
+                    entry = (len(path) + len(singles), next(ticket)) if by_length else turned
+                    heapq.heappush(heap, (*entry, child, [*path, *singles]))
         return None
 
     def _follow_forced(self, state: Any) -> list[Step]:
@@ -110,7 +132,7 @@ class PathFinder:
         return steps
 
     def _choices(self, mask: bytes, *, thorough: bool) -> list[Step]:
-        """Allowed markers, then allowed bytes, those that close a text first."""
+        """Allowed markers, then allowed bytes or words, those that close a text first."""
         row = np.frombuffer(mask, np.uint8)
         low = special.FIRST_SPECIAL // 8
         bits = np.flatnonzero(np.unpackbits(row[low:], bitorder="little")) + low * 8
@@ -119,10 +141,19 @@ class PathFinder:
         ]
         open_bytes = (row[self._ordered_tokens // 8] >> (self._ordered_tokens % 8)) & 1
         allowed = [self._order[index] for index in np.flatnonzero(open_bytes)]
+        words: list[Step] = []
         if len(allowed) > _FREE and not thorough:
-            # Inside a text: end it, else any letter is as good as another.
-            allowed = [value for value in b'"a' if value in allowed] or allowed
-        return markers + [bytes([value]) for value in allowed]
+            # Inside a text: end it, else say a word, else go on: to a mail address's second half,
+            # or with any letter.
+            words = [] if ord('"') in allowed else [*self._words]
+            allowed = [value for value in b'"@a' if value in allowed] or allowed
+        if not thorough:  # blanks between the parts of JSON lead nowhere, at every place anew
+            allowed = [value for value in allowed if value not in _BLANKS] or allowed
+        return markers + words + [bytes([value]) for value in allowed]
+
+    @staticmethod
+    def _singles(step: Step) -> list[Step]:
+        return [step] if isinstance(step, int) else [bytes([value]) for value in step]
 
     def _token(self, step: Step) -> int:
         return step if isinstance(step, int) else self._byte_token[step[0]]
