@@ -1,8 +1,7 @@
-"""OpenAI's Python client and the Agents SDK on both APIs, against a real port."""
+"""OpenAI's Python client against a real port and a script; test_openai_python.py asks nano."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -43,56 +42,3 @@ def test_stream_gives_the_same_response(serve: Callable[..., Any], call: str) ->
         assert kinds[0] == "response.created"
         assert kinds[-1] == "response.completed"
         assert final.output[-1].arguments == '{"city": "Lyon"}'
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("api", ["responses", "chat_completions"])
-def test_agents_run_their_tool_loop(
-    serve: Callable[..., Any], call: str, final: str, api: str
-) -> None:
-    import agents
-
-    server = serve([call, final])
-
-    @agents.function_tool
-    def weather(city: str) -> str:
-        """Say the weather."""
-        asked.append(city)
-        return "7 degrees"
-
-    asked: list[str] = []
-
-    async def run() -> Any:
-        agents.set_tracing_disabled(True)
-        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="x") as client:
-            kinds = {
-                "responses": agents.OpenAIResponsesModel,
-                "chat_completions": agents.OpenAIChatCompletionsModel,
-            }
-            model = kinds[api](model="scripted", openai_client=client)
-            agent = agents.Agent(name="a", instructions="Help.", tools=[weather], model=model)
-            return await agents.Runner.run(agent, "Weather in Lyon?")
-
-    assert asyncio.run(run()).final_output == "Hello, world!"
-    assert asked == ["Lyon"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("use_responses", [True, False])
-def test_langchain_answers_and_calls(
-    serve: Callable[..., Any], call: str, final: str, use_responses: bool
-) -> None:
-    from langchain_openai import ChatOpenAI
-
-    server = serve([final, call])
-    model = ChatOpenAI(
-        model="scripted",
-        base_url=f"{server.url}/v1",
-        api_key="x",
-        use_responses_api=use_responses,
-    )
-    answer = model.invoke("Hi")
-    assert "Hello, world!" in str(answer.content)
-    schema = {"title": "weather", "type": "object", "properties": {"city": {"type": "string"}}}
-    called = model.bind_tools([schema | {"description": "weather"}]).invoke("Weather?")
-    assert called.tool_calls[0]["args"] == {"city": "Lyon"}
