@@ -31,7 +31,7 @@ class TokenPump:
         start: starts the generation; called in the thread, so it may block.
 
     Attributes:
-        cached_tokens: known once the first batch is there.
+        cached_tokens: known once the first batch is there, of some servers with the last one.
     """
 
     def __init__(self, start: Callable[[], Generation]) -> None:
@@ -104,6 +104,7 @@ class TokenPump:
             self.cached_tokens = generation.cached_tokens
             for output in generation:
                 self._hand_over(output)
+            self.cached_tokens = generation.cached_tokens  # a server elsewhere says it last
         except BaseException as error:  # whatever it is belongs to the coroutine
             known = isinstance(error, Exception)
             self._failure = error if known else EngineError(f"the engine failed: {error!r}")

@@ -1,0 +1,302 @@
+"""vLLM itself, on the CPU, over nano: one worker for all, asked directly and as a server by URL."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import openai
+import pytest
+
+from gptoss_harmony import Sampling, load_encoding, open_engine, system_message, user_message
+from gptoss_harmony.engine import Engine
+from gptoss_harmony.errors import Unsupported, UsageError
+from gptoss_harmony.grammar import AnswerFormat, Grammar, JsonSchema
+from gptoss_harmony.testing import EngineContract, require, tokens_of
+from gptoss_serve.engines.vllm import VllmEngine
+from gptoss_serve.engines.vllm_server import WHOLE_GRAMMAR
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}, "celsius": {"type": "integer"}},
+    "required": ["city", "celsius"],
+    "additionalProperties": False,
+}
+
+
+def wait_for_the_installation() -> str:
+    """The interpreter, once what installs it in the background has written how that went."""
+    python, status = (os.environ.get(f"GPTOSS_VLLM_{name}", "") for name in ("PYTHON", "STATUS"))
+    require(bool(python), "no Python with vLLM: GPTOSS_VLLM_PYTHON names none")
+    deadline = time.monotonic() + 900
+    while status and not Path(status).is_file():
+        assert time.monotonic() < deadline, f"the installation of vLLM never wrote {status}"
+        time.sleep(0.2)
+    if status:
+        assert Path(status).read_text().strip() == "0", "vLLM could not be installed"
+    return python
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[VllmEngine]:
+    """The worker; bf16, because vLLM reads MXFP4 on few CPUs (those with AMX for 8-bit floats)."""
+    python = wait_for_the_installation()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        engine = VllmEngine.open(
+            "nano",
+            VllmEngine.Options(
+                engine_python=python,
+                engine_args="enforce_eager dtype=bfloat16",
+                experts="bf16",
+                context=2048,
+            ),
+        )
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """A port in front of the worker's socket, which makes it a server by URL."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(("127.0.0.1", 0), _Connection)
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        with socket.socket(socket.AF_UNIX) as behind:
+            behind.connect(self.server.path)  # type: ignore[attr-defined]
+            up = threading.Thread(target=_pump, args=(self.request, behind), daemon=True)
+            up.start()
+            _pump(behind, self.request)
+            up.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    """Copy until either side ends, then end both."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(65_536):
+            target.sendall(data)
+    for side in (source, target):
+        with contextlib.suppress(OSError):
+            side.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(scope="module")
+def url(worker: VllmEngine) -> Iterator[str]:
+    """The worker as a server on a port."""
+    assert worker._worker is not None
+    relay = Relay(str(worker._worker._folder / "socket"))
+    thread = threading.Thread(target=relay.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{relay.server_address[1]}/v1"
+    relay.shutdown()
+    thread.join()
+    relay.server_close()
+
+
+class TestWorker(EngineContract):
+    @pytest.fixture
+    def engine(self, worker: VllmEngine) -> VllmEngine:
+        return worker
+
+
+class TestServerByUrl(EngineContract):
+    @pytest.fixture(scope="class")
+    def engine(self, url: str) -> Iterator[Engine]:
+        engine = open_engine("vllm", "nano", engine_url=url)
+        yield engine
+        engine.close()
+
+
+def hello() -> tuple[int, ...]:
+    messages = [system_message(date="2026-01-01"), user_message("Hello!")]
+    return load_encoding().render_prompt(messages).tokens
+
+
+def test_it_declares_everything(worker: VllmEngine, url: str) -> None:
+    wanted = {"constraint", "logprobs", "prompt_logprobs", "seed", "batching", "exact_tokens"}
+    assert worker.spec.supports == wanted
+    assert WHOLE_GRAMMAR in worker._model.features
+    assert worker.spec.context_length == 2048
+    with pytest.raises(UsageError, match="serves nano"):
+        open_engine("vllm", "gpt-oss-20b", engine_url=url)
+
+
+def test_it_says_what_the_reference_says(worker: VllmEngine) -> None:
+    """Both score its greedy answers alike, and choose alike where the choice is clear."""
+    pytest.importorskip("gptoss_core")
+    bound = 0.5  # of log probabilities in bf16 through other kernels; 0.2 was seen
+    compared = 0
+    with contextlib.closing(open_engine("torch", "nano")) as reference:
+        for question in ("Hello!", "What is 17 + 25?", 'Extract the name: "Ada lives in Rome."'):
+            messages = [system_message(date="2026-01-01"), user_message(question)]
+            prompt = load_encoding().render_prompt(messages).tokens
+            ours = list(
+                reference.generate(prompt, Sampling(temperature=0, max_tokens=32, logprobs=2))
+            )
+            answer = tokens_of(ours)
+            scored = worker.generate([*prompt, *answer], Sampling(max_tokens=0, prompt_logprobs=1))
+            list(scored)
+            assert scored.prompt_logprobs is not None
+            for output, score in zip(ours, scored.prompt_logprobs[len(prompt) :], strict=True):
+                assert score is not None
+                assert output.logprob is not None
+                assert abs(output.logprob - score.logprob) < bound
+                (_, first), (_, second) = output.top_logprobs
+                if first - second > 2 * bound:
+                    assert score.top[0][0] == output.token
+                    compared += 1
+    assert compared > 30
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["by its grammar", "by lists of tokens"])
+def test_constrained_answers_are_valid(worker: VllmEngine, native: bool) -> None:
+    features = worker._model.features - (set() if native else {WHOLE_GRAMMAR})
+    answers = []
+    model = worker._model
+    worker._model = dataclasses.replace(model, features=frozenset(features))
+    try:
+        grammar = Grammar(load_encoding(), AnswerFormat(channels={"final": JsonSchema(CITY)}))
+        for seed, budget in ((1, 120), (2, 120), (3, 24)):
+            sampling = Sampling(max_tokens=budget, seed=seed)
+            made = grammar.constraint(budget=budget)
+            outputs = list(worker.generate(hello(), sampling, constraint=made))
+            assert outputs[-1].finish_reason == "stop"
+            answers.append(load_encoding().decode(tokens_of(outputs)))
+    finally:
+        worker._model = model
+    for answer in answers:
+        final = re.search(r"<\|channel\|>final[^{]*<\|message\|>(.*)<\|return\|>$", answer, re.S)
+        assert final, answer
+        jsonschema.validate(json.loads(final[1]), CITY)
+
+
+def test_prefixes_are_reused_among_those_of_one_salt(worker: VllmEngine) -> None:
+    prompt = [*hello(), *range(1000, 1400)]
+    one = Sampling(max_tokens=1, stop_tokens=(), cache_salt=secrets.token_hex(8))
+    other = dataclasses.replace(one, cache_salt=secrets.token_hex(8))
+    reused = []
+    for sampling in (one, one, other):
+        generation = worker.generate(prompt, sampling)
+        list(generation)
+        reused.append(generation.cached_tokens)
+    assert reused[0] == reused[2] == 0
+    assert 0 < reused[1] <= len(prompt)
+
+
+def test_penalties_biases_and_priority_arrive(worker: VllmEngine) -> None:
+    free = Sampling(temperature=0, max_tokens=8, stop_tokens=())
+    biased = dataclasses.replace(free, extra={"logit_bias": {17: 100, 18: 85}})
+    assert set(tokens_of(list(worker.generate(hello(), biased)))) == {17}
+    # What each use costs outweighs the difference in the end.
+    costly = dataclasses.replace(biased, max_tokens=40, frequency_penalty=2.0)
+    assert set(tokens_of(list(worker.generate(hello(), costly)))) == {17, 18}
+    plain = tokens_of(list(worker.generate(hello(), free)))
+    first = dataclasses.replace(free, extra={"priority": -5})
+    assert tokens_of(list(worker.generate(hello(), first))) == plain
+    with pytest.raises(Unsupported, match="thermostat"):
+        list(worker.generate(hello(), dataclasses.replace(free, extra={"thermostat": 1})))
+
+
+def test_a_cancel_stops_the_work(worker: VllmEngine, url: str) -> None:
+    over_url = open_engine("vllm", "nano", engine_url=url)
+    for asked in (worker, over_url):
+        before = metric(worker, "generation_tokens_total")
+        generation = asked.generate(hello(), Sampling(max_tokens=1900, stop_tokens=()))
+        next(generation)
+        generation.cancel()
+        assert list(generation)[-1].finish_reason == "cancelled"
+        deadline = time.monotonic() + 60
+        while metric(worker, "num_requests_running"):
+            assert time.monotonic() < deadline, "vLLM goes on"
+            time.sleep(0.05)
+        assert metric(worker, "generation_tokens_total") - before < 1000
+    over_url.close()
+
+
+def metric(worker: VllmEngine, name: str) -> float:
+    """A number that vLLM reports about itself."""
+    text = worker._http.get("http://vllm/metrics").text
+    return sum(float(n) for n in re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? (\S+)$", text, re.M))
+
+
+@pytest.fixture
+def gptoss_serve(url: str, tmp_path: Path) -> Iterator[str]:
+    """`gptoss serve` as a process of its own, with vLLM behind it; its base URL."""
+    log = tmp_path / "log"
+    code = "from gptoss_harmony.cli import main; raise SystemExit(main())"
+    arguments = ["serve", "--inference-backend", "vllm", "--engine-url", url, "--port", "0"]
+    arguments += ["--store", "memory", "--quiet"]
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=output)
+    try:
+        deadline = time.monotonic() + 240
+        while (found := re.search(r"serving on (\S+)", log.read_text())) is None:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield found[1]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def test_our_apis_over_it(gptoss_serve: str) -> None:
+    weather = {"type": "function", "name": "weather", "parameters": CITY, "strict": True}
+    with openai.OpenAI(base_url=gptoss_serve, api_key="x", timeout=240) as client:
+        response = client.responses.create(
+            model="nano",
+            input="What is the weather in Lyon?",
+            tools=[weather],  # type: ignore[list-item]
+            tool_choice="required",
+            max_output_tokens=150,
+            temperature=0,
+        )
+        call: Any = response.output[-1]
+        assert call.type == "function_call"
+        assert call.name == "weather"
+        jsonschema.validate(json.loads(call.arguments), CITY)
+        assert response.usage is not None
+        assert response.usage.output_tokens > 0
+        stream = client.chat.completions.create(
+            model="nano",
+            messages=[{"role": "user", "content": "Hello!"}],
+            stream=True,
+            stream_options={"include_usage": True},
+            max_tokens=80,
+            temperature=0,
+        )
+        chunks = list(stream)
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert "".join(choice.delta.content or "" for choice in choices)
+    assert choices[-1].finish_reason == "stop"
+    assert chunks[-1].usage is not None
