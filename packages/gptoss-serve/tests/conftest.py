@@ -95,6 +95,11 @@ CALL = (
 )
 
 
+@pytest.fixture(scope="session")
+def obedient() -> type[ObedientScript]:
+    return ObedientScript
+
+
 @pytest.fixture
 def final() -> str:
     return FINAL
@@ -107,6 +112,7 @@ def call() -> str:
 
 def rebuild(events: list[dict[str, Any]]) -> dict[str, Any]:
     """The response that a client puts together from its events, checking the order on the way."""
+    events = [dict(event) for event in events]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert events[0]["type"] == "response.created"
     final = events[-1]["response"]
@@ -124,6 +130,8 @@ def rebuild(events: list[dict[str, Any]]) -> dict[str, Any]:
             assert event["item"]["type"] == items[index]["type"]
             items[index] = event["item"]
         elif index is not None:
+            # Events about the commands of a shell have no id.
+            event.setdefault("item_id", is_open[index])
             assert is_open[index] == event["item_id"], "an item keeps its id and index"
         if kind.endswith(".delta"):
             key = (event["item_id"], _stream_of(event))

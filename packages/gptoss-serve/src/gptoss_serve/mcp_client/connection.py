@@ -194,9 +194,9 @@ async def _do(client: Client, work: _Work, answer: asyncio.Future[Any]) -> None:
 
 
 def _listed(tool: Any) -> Json:
-    notes = (
-        tool.annotations.model_dump(mode="json", exclude_none=True) if tool.annotations else None
-    )
+    notes = tool.annotations
+    if notes is not None:
+        notes = notes.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {
         "name": tool.name,
         "description": tool.description,

@@ -104,11 +104,16 @@ class ShellItem(Item):
         events = []
         for number, command in enumerate(self.item["action"]["commands"]):
             events += [
-                self.event("shell_call_command.added", command_index=number, command=""),
-                self.event("shell_call_command.delta", command_index=number, delta=command),
-                self.event("shell_call_command.done", command_index=number, command=command),
+                self._command("added", number, command=""),
+                self._command("delta", number, delta=command),
+                self._command("done", number, command=command),
             ]
         return [*events, self.done(complete=done.complete)]
+
+    def _command(self, what: str, number: int, **text: str) -> Json:
+        """An event about a command; the API gives these no id of an item."""
+        kind = f"response.shell_call_command.{what}"
+        return {"type": kind, "output_index": self.index, "command_index": number, **text}
 
 
 class PatchItem(Item):
