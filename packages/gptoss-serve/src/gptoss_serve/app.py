@@ -83,7 +83,7 @@ def create_app(
     app.state.admission = admission
     app.include_router(responses_router(service, settings))
     app.include_router(completions_router(chat, text, settings))
-    app.include_router(operations_router(models, metrics))
+    app.include_router(operations_router(models, metrics, admission))
     app.include_router(local_servers_router(models))
     app.include_router(web_router())
     _add_error_handlers(app)

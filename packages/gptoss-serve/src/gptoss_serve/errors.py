@@ -47,7 +47,8 @@ class ServeError(HarmonyError):
 
     def body(self) -> dict[str, Any]:
         """The error as OpenAI writes it."""
-        error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
+        param = None if self.param is None else _short(self.param)
+        error = {"message": _short(str(self)), "type": self.kind, "param": param, "code": self.code}
         return {"error": error}
 
 
@@ -110,6 +111,11 @@ class UpstreamError(ServeError):
 
     status = 502
     default_code = "upstream_error"
+
+
+def _short(text: str) -> str:
+    """What a client sent may be quoted, but not sent back by the megabyte."""
+    return text if len(text) <= 1000 else f"{text[:700]} [...] {text[-200:]}"
 
 
 def as_serve_error(error: BaseException) -> ServeError:

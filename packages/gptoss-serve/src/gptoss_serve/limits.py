@@ -80,9 +80,9 @@ class Admission:
             self._stop(client)
 
     def begin_drain(self, seconds: float) -> None:
-        """Refuse new requests from now on; what was let in has so long. Idempotent."""
-        if self._deadline is None:
-            self._deadline = asyncio.get_running_loop().time() + seconds
+        """Refuse new requests from now on; what was let in has so long, or less if said before."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        self._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
 
     @property
     def seconds_left(self) -> float:

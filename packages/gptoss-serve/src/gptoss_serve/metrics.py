@@ -62,6 +62,8 @@ class Metrics:
         values = {
             "gptoss_answers_running": self._admission.running,
             "gptoss_answers_waiting": self._admission.waiting,
+            "gptoss_clients_waiting": self._admission.clients_waiting,
+            "gptoss_draining": int(self._admission.draining),
         }
         stats = self._engine.stats()
         for entry in fields(stats):

@@ -7,16 +7,19 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from gptoss_serve.limits import Admission
 from gptoss_serve.metrics import Metrics
 from gptoss_serve.models import ModelNames
 
 
-def operations_router(models: ModelNames, metrics: Metrics) -> APIRouter:
+def operations_router(models: ModelNames, metrics: Metrics, admission: Admission) -> APIRouter:
     """Routes for operators and for clients that look around."""
     router = APIRouter(tags=["operations"])
 
     async def health() -> Response:
-        """Alive."""
+        """Alive, and whether it takes new requests."""
+        if admission.draining:
+            return JSONResponse({"status": "draining"}, status_code=503)
         return JSONResponse({"status": "ok"})
 
     async def show_version() -> Response:

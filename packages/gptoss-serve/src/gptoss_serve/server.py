@@ -28,6 +28,7 @@ from gptoss_serve.limits import Admission
 from gptoss_serve.settings import ServerSettings
 
 _HEADER_BYTES = 64 * 1024
+_SEND_BYTES = 128 * 1024
 _LAST_SECONDS = 5.0
 
 
@@ -76,15 +77,16 @@ class DrainingServer(uvicorn.Server):
         store still open.
         """
         if self._told:
-            self.should_exit = self.force_exit = True
-            self._loop.call_soon_threadsafe(self._drop_everybody)
+            self._loop.call_soon_threadsafe(self._end)
             # Whatever hangs in a thread, a tool or a driver, must not keep the process.
             last = threading.Timer(_LAST_SECONDS, os._exit, [1])
             last.daemon = True
             last.start()
         self._told = True
 
-    def _drop_everybody(self) -> None:
+    def _end(self) -> None:
+        self.should_exit = True
+        self._admission.begin_drain(0.0)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
@@ -110,8 +112,11 @@ class PatientProtocol(H11Protocol):
         self._look_again: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to look."""
+        """Begin to look; let the kernel hold little for those who read slowly."""
         super().connection_made(transport)
+        plug = transport.get_extra_info("socket")
+        if plug is not None:
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
         self._look_again = self.loop.call_later(self._seconds, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:

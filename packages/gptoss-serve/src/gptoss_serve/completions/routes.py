@@ -14,6 +14,7 @@ from gptoss_serve.completions.schema import ChatRequest, TextRequest
 from gptoss_serve.completions.service import ChatService
 from gptoss_serve.completions.text import TextService
 from gptoss_serve.errors import as_serve_error
+from gptoss_serve.guard import client_of
 from gptoss_serve.responses.schema import checked
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.wire import EventStream, data_event, read_json, until_disconnect
@@ -29,7 +30,7 @@ def completions_router(chat: ChatService, text: TextService, settings: ServerSet
         """Answer a chat."""
         body = await read_json(request, settings)
         asked = checked(ChatRequest, body)
-        ask = chat.prepare(asked)
+        ask = chat.prepare(asked, client=client_of(request))
         if asked.stream:
             return _stream(chat.stream(ask), settings)
         return JSONResponse(await until_disconnect(request, chat.complete(ask)))
@@ -39,10 +40,13 @@ def completions_router(chat: ChatService, text: TextService, settings: ServerSet
         body = await read_json(request, settings)
         asked = checked(TextRequest, body)
         prompts = text.prompts(asked)
+        client = client_of(request)
         if asked.stream:
-            chunks = text.stream(asked, prompts, with_usage=asked.wants_usage)
+            chunks = text.stream(asked, prompts, with_usage=asked.wants_usage, client=client)
             return _stream(chunks, settings)
-        return JSONResponse(await until_disconnect(request, text.complete(asked, prompts)))
+        return JSONResponse(
+            await until_disconnect(request, text.complete(asked, prompts, client=client))
+        )
 
     add = router.add_api_route
     add("/chat/completions", chat_completions, methods=["POST"], openapi_extra=_body(ChatRequest))

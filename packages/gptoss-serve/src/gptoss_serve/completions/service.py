@@ -42,6 +42,7 @@ class ChatAsk:
         plan: its tools.
         conversation: user, assistant and tool messages.
         instructions: texts of its system and developer messages.
+        client: who asks, for a fair turn.
         completion_id: of the completion.
     """
 
@@ -50,6 +51,7 @@ class ChatAsk:
     plan: ToolPlan
     conversation: list[Message]
     instructions: list[str]
+    client: str = ""
     completion_id: str = dataclasses.field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
 
 
@@ -71,8 +73,8 @@ class ChatService:
         self._admission = admission
         self._settings = settings
 
-    def prepare(self, request: ChatRequest) -> ChatAsk:
-        """Check what the schema cannot.
+    def prepare(self, request: ChatRequest, *, client: str = "") -> ChatAsk:
+        """Check what the schema cannot; `client` is who asks.
 
         Raises:
             ServeError: it cannot be served.
@@ -91,6 +93,7 @@ class ChatService:
             plan=plan_chat_tools(request.tools or [], choice, self._toolbox),
             conversation=translation.messages,
             instructions=translation.instructions,
+            client=client,
         )
 
     async def complete(self, ask: ChatAsk) -> Json:
@@ -127,7 +130,7 @@ class ChatService:
             yield [self._chunk(ask, [], usage=usage_object(_sum(done)))]
 
     async def _deltas(self, ask: ChatAsk, choice: ChatChoice) -> AsyncGenerator[list[Json], None]:
-        async with self._admission.slot():
+        async with self._admission.slot(ask.client):
             tools = await self._toolbox.open(ask.plan.builtin)
             try:
                 turn = make_turn(self._ask(ask, tools, choice.index), self._session.engine)

@@ -50,7 +50,7 @@ class TextService:
         return tokens
 
     async def stream(
-        self, request: TextRequest, prompts: list[list[int]], *, with_usage: bool
+        self, request: TextRequest, prompts: list[list[int]], *, with_usage: bool, client: str = ""
     ) -> AsyncGenerator[list[Json], None]:
         """Chunks; prompts and choices come one after the other, then the usage if wanted."""
         model = self._models.resolve(request.model)
@@ -58,7 +58,7 @@ class TextService:
         total = Usage()
         for index, prompt in enumerate(p for p in prompts for _ in range(request.n or 1)):
             choice = _TextChoice(self._session, request, prompt, index)
-            async with self._admission.slot():
+            async with self._admission.slot(client):
                 async for piece in choice.pieces():
                     yield [envelope("text_completion", completion_id, model, [piece])]
             total += choice.usage
@@ -66,11 +66,13 @@ class TextService:
             usage = usage_object(total)
             yield [envelope("text_completion", completion_id, model, [], usage=usage)]
 
-    async def complete(self, request: TextRequest, prompts: list[list[int]]) -> Json:
+    async def complete(
+        self, request: TextRequest, prompts: list[list[int]], *, client: str = ""
+    ) -> Json:
         """The whole completion."""
         choices: dict[int, Json] = {}
         whole: Json = {}
-        async for batch in self.stream(request, prompts, with_usage=True):
+        async for batch in self.stream(request, prompts, with_usage=True, client=client):
             for chunk in batch:
                 whole = chunk
                 for piece in chunk["choices"]:

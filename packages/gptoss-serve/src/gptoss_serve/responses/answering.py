@@ -34,15 +34,20 @@ class Answering:
         service: what it is made with.
         prepared: what was asked.
         response: the object as `new_response` made it; it is changed in place.
+        client: who asked.
 
     Attributes:
         prepared: as given.
         response: the object so far.
+        client: as given.
     """
 
-    def __init__(self, service: ResponseService, prepared: Prepared, response: Json) -> None:
+    def __init__(
+        self, service: ResponseService, prepared: Prepared, response: Json, *, client: str = ""
+    ) -> None:
         self.prepared = prepared
         self.response = response
+        self.client = client
         self._service = service
         self._added: list[Message] = []
         self._states: Mapping[str, Any] = {}
@@ -86,7 +91,7 @@ class Answering:
                 raise
             except Exception as error:
                 failure = as_serve_error(error)
-                if failure.status >= 500:
+                if failure.status == 500:  # the others say all there is to say
                     _log.warning("response %s failed", self.response["id"], exc_info=error)
                 if not begun:
                     raise failure from error
@@ -135,7 +140,7 @@ class Answering:
         if self.in_background:
             yield self._sent(self._writer.queue())
         begun = False
-        async with self._service.turn(self.prepared) as (events, states):
+        async with self._service.turn(self.prepared, client=self.client) as (events, states):
             async for event in events:
                 if not begun:
                     begun = True

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from gptoss_serve.errors import InvalidRequest
+from gptoss_serve.guard import client_of
 from gptoss_serve.responses.answering import Answering
 from gptoss_serve.responses.padding import padded
 from gptoss_serve.responses.parts import Json
@@ -62,7 +63,7 @@ class _Routes:
         """Create a response."""
         body = await read_json(request, self._settings)
         asked = checked(ResponsesRequest, body)
-        answering = await self._service.create(asked)
+        answering = await self._service.create(asked, client=client_of(request))
         headers = _headers(answering)
         if asked.background:
             return await self._background(answering, headers)
