@@ -148,3 +148,11 @@ def test_thoughts_of_an_unfinished_answer_go_back_as_items(fake: Any, front: Any
     respond(server.url, input="And now?", previous_response_id=second["id"])
     kinds = [item["type"] for item in upstream.bodies[2]["input"]]
     assert "reasoning" not in kinds, "the thoughts of a finished answer are left out"
+
+
+def test_a_server_that_does_not_stream_is_read_whole(fake: Any, front: Any) -> None:
+    output = [MESSAGE | {"id": "m", "content": [{"type": "output_text", "text": "Hello"}]}]
+    whole = {"object": "response", "status": "completed", "error": None, "output": output}
+    _, url = fake([(200, whole)])
+    response = respond(front(url, api="responses").url, input="Hi")
+    assert response["output"][0]["content"][0]["text"] == "Hello"

@@ -57,8 +57,8 @@ class Dialect(Protocol):
         """Remember what an answer shows of the server."""
         ...
 
-    def can_adapt(self, error: InvalidRequest) -> bool:
-        """Whether the refused request can be written another way; it is from then on."""
+    def can_adapt(self, body: Json, error: InvalidRequest) -> bool:
+        """Whether a refused request can be written another way; it is from then on."""
         ...
 
 
@@ -94,13 +94,13 @@ class ChatDialect:
         """Thoughts go back under the name under which they came."""
         self._thoughts_field = reader.thoughts_field or self._thoughts_field
 
-    def can_adapt(self, error: InvalidRequest) -> bool:
+    def can_adapt(self, body: Json, error: InvalidRequest) -> bool:
         """Newer models want `max_completion_tokens`; some servers know no `stream_options`."""
         said = f"{error.param} {error}"
-        if self._with_usage and "stream_options" in said:
+        if "stream_options" in body and "stream_options" in said:
             self._with_usage = False
             return True
-        if self._tokens_field == "max_tokens" and "max_completion_tokens" in said:
+        if "max_tokens" in body and "max_completion_tokens" in said:
             self._tokens_field = "max_completion_tokens"
             return True
         return False
@@ -131,7 +131,7 @@ class ResponsesDialect:
     def learn(self, reader: Reader) -> None:
         """Nothing: reasoning items have one name."""
 
-    def can_adapt(self, error: InvalidRequest) -> bool:
+    def can_adapt(self, body: Json, error: InvalidRequest) -> bool:
         """Nothing has another name."""
         return False
 

@@ -61,11 +61,19 @@ def upstream_session(args: argparse.Namespace) -> UpstreamSession:
         args.upstream,
         api=None if args.upstream_api == "auto" else args.upstream_api,
         model=args.upstream_model,
-        key=os.environ.get(KEY_VARIABLE) or None,
+        key=_key(),
         silence_seconds=args.upstream_timeout,
         retries=args.upstream_retries,
     )
     return UpstreamSession(endpoint)
+
+
+def _key() -> str | None:
+    """The key of the environment, without the line end that files have."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"{KEY_VARIABLE} holds characters that no key has; set it again")
+    return key or None
 
 
 def upstream_sentence(session: UpstreamSession) -> str:

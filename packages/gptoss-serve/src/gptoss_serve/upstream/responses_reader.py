@@ -47,7 +47,7 @@ class ResponsesReader:
         self.thoughts_field: str | None = None
 
     def read(self, wire: Wire) -> Iterator[Event]:
-        """Take one event.
+        """Take one event, or a whole response of a server that does not stream.
 
         Raises:
             ServeError: the upstream says that it failed.
@@ -64,6 +64,10 @@ class ResponsesReader:
         elif kind in ("response.failed", "error") or wire.get("error"):
             error = (wire.get("response") or {}).get("error") or wire.get("error") or wire
             raise relayed(self._endpoint, {"error": error})
+        elif wire.get("object") == "response":  # a server that does not stream
+            for position, item in enumerate(wire.get("output") or ()):
+                yield from self._done({"output_index": position, "item": item})
+            self._finish(wire)
 
     def failure(self) -> ServeError | None:
         """Why a response whose stream is over is no answer."""

@@ -111,7 +111,7 @@ class UpstreamRound:
                         yield event
                 return
             except InvalidRequest as error:
-                if begun or not (dialect.can_adapt(error) or self._shorten(error)):
+                if begun or not (dialect.can_adapt(body, error) or self._shorten(error)):
                     raise
 
     async def _answer(self, body: Json) -> AsyncGenerator[Event, None]:
