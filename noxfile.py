@@ -229,7 +229,7 @@ def check_wheel(session: nox.Session, package: Package, dist: Path) -> None:
     session.run("virtualenv", "--quiet", "--clear", str(venv))
     python = str(venv / ("Scripts" if os.name == "nt" else "bin") / "python")
     wheel = f"{package.name}=={version()}"
-    pip = [python, "-m", "pip", "install", "--quiet", "--find-links", str(dist)]
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-compile", "--find-links", str(dist)]
     session.run(*pip, wheel, external=True)
     module = package.name.replace("-", "_")
     check = f"import {module}, importlib.metadata as m; print(m.version({package.name!r}))"
