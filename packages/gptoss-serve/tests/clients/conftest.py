@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,27 @@ from gptoss_harmony.testing import require
 SECONDS_TO_START = 240
 
 
-class NanoServer:
-    """A running `gptoss serve --checkpoint nano`; every answer is sampled by a real model."""
+class ServeProcess:
+    """A running `gptoss serve`.
 
-    model = "nano"
-    key = "secret-key"
+    Args:
+        log: where it writes.
+        flags: what it is told beside `--port 0`.
+        within: a command that it is the last argument of.
+    """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *flags: str, within: Sequence[str] = ()) -> None:
         self._log = log
         command = "from gptoss_harmony.cli import main; raise SystemExit(main())"
-        arguments = ["--checkpoint", self.model, "--inference-backend", "torch", "--port", "0"]
-        arguments += ["--store", "memory", "--api-key", self.key, "--quiet"]
+        program = [sys.executable, "-c", command, "serve", "--port", "0"]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", command, "serve", *arguments],
+                [*within, *program, "--store", "memory", "--quiet", *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        self.pid = self._process.pid
         self.url = self._address()
 
     def _address(self) -> str:
@@ -63,23 +67,47 @@ class NanoServer:
             self._process.kill()
             return self._process.wait()
 
-    @property
-    def log(self) -> str:
-        """What it has written."""
-        return self._log.read_text()
+    def check_and_stop(self) -> None:
+        """It must stop when asked, and must have failed at nothing."""
+        code = self.stop()
+        log = self._log.read_text()
+        assert code == 0, log
+        assert "Traceback" not in log, log
+
+
+class NanoServer(ServeProcess):
+    """One whose every answer is sampled by a real model."""
+
+    model = "nano"
+    key = "secret-key"
+
+    def __init__(self, log: Path) -> None:
+        checkpoint = ("--checkpoint", self.model, "--inference-backend", "torch")
+        super().__init__(log, *checkpoint, "--api-key", self.key)
+
+
+@pytest.fixture
+def serve_process(tmp_path: Path) -> Iterator[Callable[..., ServeProcess]]:
+    """Start servers in processes of their own; each must have failed at nothing in the end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*flags: str, within: Sequence[str] = ()) -> ServeProcess:
+            server = ServeProcess(tmp_path / "serve.log", *flags, within=within)
+            stack.callback(server.check_and_stop)
+            return server
+
+        yield start
 
 
 @pytest.fixture(scope="session")
 def nano() -> Iterator[NanoServer]:
-    """One server for all tests; it must have failed at nothing and stop when asked."""
+    """One server for all tests."""
     found = all(importlib.util.find_spec(name) for name in ("gptoss_core", "gptoss_nano"))
     require(found, "gptoss-core and gptoss-nano are not installed")
     with tempfile.TemporaryDirectory() as folder:
         server = NanoServer(Path(folder) / "log")
         yield server
-        code = server.stop()
-        assert code == 0, server.log
-        assert "Traceback" not in server.log, server.log
+        server.check_and_stop()
 
 
 WEATHER: dict[str, Any] = {

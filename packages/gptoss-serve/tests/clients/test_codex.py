@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ def codex() -> Iterator[Callable[..., Any]]:
     (Path.home() / ".cache").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=Path.home() / ".cache", prefix="gptoss-codex-test-"))
 
-    def run(config: str, *flags: str, **variables: str) -> tuple[list[Any], Path, str]:
+    def run(
+        config: str, *flags: str, within: Sequence[str] = (), **variables: str
+    ) -> tuple[list[Any], Path, str]:
         home, work = folder / "home", folder / "work"
         home.mkdir(exist_ok=True)
         (home / "config.toml").write_text(config.replace("{home}", str(home)))
@@ -42,7 +44,7 @@ def codex() -> Iterator[Callable[..., Any]]:
         environment = {k: v for k, v in os.environ.items() if k != "OPENAI_API_KEY"}
         command = [str(program), "exec", "--skip-git-repo-check", "--json", *flags]
         done = subprocess.run(
-            [*command, "--dangerously-bypass-approvals-and-sandbox", "Do it"],
+            [*within, *command, "--dangerously-bypass-approvals-and-sandbox", "Do it"],
             cwd=work,
             env={**environment, "CODEX_HOME": str(home), **variables},
             stdin=subprocess.DEVNULL,
@@ -68,24 +70,22 @@ enabled = false
 """
 
 
-@pytest.mark.codex
-def test_codex_runs_a_command_and_applies_a_patch(
-    serve: Callable[..., Any], codex: Any, tmp_path: Path
-) -> None:
-    server = serve(REPLIES, aliases=["gpt-oss-20b"])
-    catalog = tmp_path / "catalog.json"
-    catalog.write_text(httpx.get(f"{server.url}/codex/catalog.json").text)
-    config = f"""
+def config_for(base: str, catalog: Path) -> str:
+    """Codex's configuration for our server."""
+    return f"""
 model = "gpt-oss-20b"
 model_provider = "local"
 model_catalog_json = "{catalog}"
 web_search = "disabled"
 [model_providers.local]
 name = "local"
-base_url = "{server.url}/v1"
+base_url = "{base}"
 wire_api = "responses"
 {QUIET}"""
-    events, work, errors = codex(config)
+
+
+def check_work(events: list[Any], work: Path, errors: str) -> None:
+    """The command ran, the patch is applied, the turn is over."""
     items = [event["item"] for event in events if event["type"] == "item.completed"]
     kinds = [item["type"] for item in items if item["type"] != "error"]
     assert kinds == [
@@ -99,6 +99,36 @@ wire_api = "responses"
     assert (work / "made.txt").read_text() == "hello from the patch\n"
     assert events[-1]["type"] == "turn.completed"
     assert events[-1]["usage"]["reasoning_output_tokens"] > 0
+
+
+@pytest.mark.codex
+def test_codex_runs_a_command_and_applies_a_patch(
+    serve: Callable[..., Any], codex: Any, tmp_path: Path
+) -> None:
+    server = serve(REPLIES, aliases=["gpt-oss-20b"])
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text(httpx.get(f"{server.url}/codex/catalog.json").text)
+    check_work(*codex(config_for(f"{server.url}/v1", catalog)))
+
+
+@pytest.mark.codex
+def test_codex_needs_no_other_network(
+    serve_process: Callable[..., Any], codex: Any, tmp_path: Path
+) -> None:
+    """Server and Codex share a network of their own, which leads nowhere."""
+    alone = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "alone"]
+    programs = all(map(shutil.which, ("unshare", "nsenter", "ip", "curl")))
+    able = programs and not subprocess.run([*alone, "true"], capture_output=True).returncode
+    require(able, "no network namespace can be made here")
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"replies": REPLIES}))
+    flags = ("--checkpoint", str(script), "--inference-backend", "scripted")
+    server = serve_process(*flags, "--alias", "gpt-oss-20b", within=alone)
+    there = ["nsenter", "--target", str(server.pid), "--net"]
+    catalog = tmp_path / "catalog.json"
+    address = f"{server.url}/codex/catalog.json"
+    subprocess.run([*there, "curl", "-sSf", "-o", str(catalog), address], check=True)
+    check_work(*codex(config_for(server.base, catalog), within=there))
 
 
 @pytest.mark.codex
