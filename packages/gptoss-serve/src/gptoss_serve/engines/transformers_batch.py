@@ -98,7 +98,7 @@ class Batch:
         """Whether a request can run here."""
         greedy = request.sampling.temperature == 0
         room = self._share - len(request.tokens)
-        return request.any_order and greedy == self._greedy and room >= LEAST_ROOM
+        return request.batchable and greedy == self._greedy and room >= LEAST_ROOM
 
     @property
     def held_bytes(self) -> int:

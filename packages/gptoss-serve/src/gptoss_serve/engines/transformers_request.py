@@ -77,7 +77,7 @@ class Request:
         return stream is None or stream.cancelled
 
     @property
-    def any_order(self) -> bool:
+    def batchable(self) -> bool:
         """Whether the answer needs nothing but the model's own distribution at a temperature.
 
         Such requests can run in Transformers' continuous batching, whose random numbers, masks and
