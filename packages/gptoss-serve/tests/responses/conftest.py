@@ -14,18 +14,22 @@ from pydantic import BaseModel
 Json = dict[str, Any]
 
 # The keys that Open Responses requires of a response.
-REQUIRED = frozenset(
-    "id object created_at completed_at status incomplete_details model previous_response_id "
-    "instructions output error tools tool_choice truncation parallel_tool_calls text top_p "
-    "presence_penalty frequency_penalty top_logprobs temperature reasoning usage "
-    "max_output_tokens max_tool_calls store background service_tier metadata safety_identifier "
-    "prompt_cache_key".split()
-)
-# Keys that OpenAI's models do not know: three of Open Responses, and states of items that have none.
+REQUIRED = {
+    *("id", "object", "created_at", "completed_at", "status", "incomplete_details", "model"),
+    *("previous_response_id", "instructions", "output", "error", "tools", "tool_choice"),
+    *("truncation", "parallel_tool_calls", "text", "top_p", "presence_penalty", "usage"),
+    *("frequency_penalty", "top_logprobs", "temperature", "reasoning", "max_output_tokens"),
+    *("max_tool_calls", "store", "background", "service_tier", "metadata"),
+    *("safety_identifier", "prompt_cache_key"),
+}
+# Keys that OpenAI's models do not know: three of Open Responses, states of items without any.
 BEYOND = {
     "Response": {"presence_penalty", "frequency_penalty", "store"},
     "ResponseCustomToolCall": {"status"},
     "ResponseFunctionCallArgumentsDoneEvent": {"name"},
+    "ResponseShellCallCommandAddedEvent": {"item_id"},
+    "ResponseShellCallCommandDeltaEvent": {"item_id"},
+    "ResponseShellCallCommandDoneEvent": {"item_id"},
     "Logprob": {"bytes"},
     "LogprobTopLogprob": {"bytes"},
 }
@@ -47,6 +51,10 @@ PATTERNS = {
     "custom_tool_call": r"(custom_tool_call_input\.delta )*custom_tool_call_input\.done ",
     "web_search_call": r"web_search_call\.in_progress "
     r"(web_search_call\.searching (web_search_call\.completed )?)?",
+    "local_shell_call": "",
+    "apply_patch_call": "",
+    "shell_call": r"(shell_call_command\.added (shell_call_command\.delta )*"
+    r"shell_call_command\.done )*",
     "code_interpreter_call": r"code_interpreter_call\.in_progress "
     r"(code_interpreter_call_code\.delta )*code_interpreter_call_code\.done "
     r"(code_interpreter_call\.interpreting (code_interpreter_call\.completed )?)?",
@@ -190,50 +198,62 @@ class _Rebuilt:
         key: Any = (kind, self._mode) if kind == "reasoning" else kind
         if key in PATTERNS:
             assert re.fullmatch(PATTERNS[key], self._names[index]), (kind, self._names[index])
-        assert final["status"] in ("completed", "incomplete", "failed")
+        cut = "in_progress" if kind == "apply_patch_call" else "incomplete"
+        assert final["status"] in ("completed", cut, "failed")
         late = {"status", "encrypted_content", "outputs"}
-        if kind == "web_search_call":
-            item["action"].update({k: v for k, v in final["action"].items() if k == "sources"})
+        if kind == "local_shell_call":
+            late.add("action")
+        elif "action" in item:  # what has no event of its own
+            known = {"sources", "timeout_ms", "max_output_length"}
+            item["action"].update({k: v for k, v in final["action"].items() if k in known})
         assert {**item, **{k: final[k] for k in late & final.keys()}} == final
         self._done[index] = final
 
     def _change(self, item: Json, name: str, event: Json) -> None:
         kind, _, what = name.rpartition(".")
-        place = next((item[key] for key in ("content",) if key in item), None)
-        match kind, what:
-            case ("content_part", "added"):
-                assert place is not None
-                assert event["content_index"] == len(place)
-                place.append(copy.deepcopy(event["part"]))
-            case ("content_part", "done"):
-                assert place is not None
-                assert place[event["content_index"]] == event["part"]
-            case ("output_text" | "reasoning_text" | "reasoning", "delta"):
-                assert place is not None
-                part = place[event["content_index"]]
-                part["text"] += event["delta"]
-                if kind == "output_text":
-                    part["logprobs"] += event["logprobs"]
-            case ("output_text" | "reasoning_text" | "reasoning", "done"):
-                assert place is not None
-                assert place[event["content_index"]]["text"] == event["text"]
-            case ("output_text.annotation", "added"):
-                assert place is not None
-                part, note = place[event["content_index"]], event["annotation"]
-                assert event["annotation_index"] == len(part["annotations"])
-                assert 0 <= note["start_index"] < note["end_index"] <= len(part["text"])
-                part["annotations"].append(note)
-            case ("reasoning_summary_part", "added"):
-                assert event["summary_index"] == len(item["summary"])
-                item["summary"].append(copy.deepcopy(event["part"]))
-            case ("reasoning_summary_text", "delta"):
-                item["summary"][event["summary_index"]]["text"] += event["delta"]
-            case ("reasoning_summary_text", "done"):
-                assert item["summary"][event["summary_index"]]["text"] == event["text"]
-            case ("reasoning_summary_part", "done"):
-                assert item["summary"][event["summary_index"]] == event["part"]
-            case _:
-                _change_call(item, kind, what, event)
+        if kind in ("content_part", "reasoning_summary_part"):
+            is_content = kind == "content_part"
+            parts = item["content" if is_content else "summary"]
+            number = event["content_index" if is_content else "summary_index"]
+            if what == "added":
+                assert number == len(parts)
+                parts.append(copy.deepcopy(event["part"]))
+            assert parts[number] == event["part"]
+        elif kind in ("output_text", "reasoning_text", "reasoning"):
+            _change_text(item["content"][event["content_index"]], what, event)
+        elif kind == "reasoning_summary_text":
+            _change_text(item["summary"][event["summary_index"]], what, event)
+        elif kind == "output_text.annotation":
+            part, note = item["content"][event["content_index"]], event["annotation"]
+            assert event["annotation_index"] == len(part["annotations"])
+            assert 0 <= note["start_index"] < note["end_index"] <= len(part["text"])
+            part["annotations"].append(note)
+        elif kind == "shell_call_command":
+            _change_command(item["action"]["commands"], what, event)
+        else:
+            _change_call(item, kind, what, event)
+
+
+def _change_text(part: Json, what: str, event: Json) -> None:
+    if what == "delta":
+        part["text"] += event["delta"]
+        part.setdefault("logprobs", []).extend(event.get("logprobs", ()))
+        if part["type"] != "output_text":
+            del part["logprobs"]
+    else:
+        assert part["text"] == event["text"]
+        assert part.get("logprobs", []) == event.get("logprobs", [])
+
+
+def _change_command(commands: list[str], what: str, event: Json) -> None:
+    number = event["command_index"]
+    if what == "added":
+        assert number == len(commands)
+        commands.append(event["command"])
+    elif what == "delta":
+        commands[number] += event["delta"]
+    else:
+        assert commands[number] == event["command"]
 
 
 _CALL_FIELDS = {

@@ -48,12 +48,27 @@ TOOLS = [
     {"type": "web_search"},
     {"type": "code_interpreter", "container": {"type": "auto"}},
 ]
+CLOCK = TOOLS[1]
+TOOL_SETS = [
+    TOOLS,
+    [CLOCK, {"type": "shell", "environment": {"type": "local"}}, {"type": "apply_patch"}],
+    [CLOCK, {"type": "local_shell"}, {"type": "web_search_preview"}],
+]
 TEXT = st.text(max_size=24).map(lambda text: text.replace("<|", "< |"))
 ANSWER = st.one_of(TEXT, st.sampled_from(["See 【0†L1-L2】 and 【1†L0】.", "【9†L1】", "cut 【0†"]))
 JSON_TEXT = st.sampled_from(
     ['{"word": "é"}', "{}", "", '{"query": "owls", "topn": 2}', '{"id": 0}', '{"pattern": "owl"}']
 )
-PATCH = st.sampled_from(['{"input": "*** x"}', '"quoted"', "*** Begin Patch\n*** End Patch", "{"])
+FILES = (
+    "*** Begin Patch\n*** Add File: a\n+é\n*** Update File: b\n@@\n-x\n+y\n"
+    "*** Delete File: c\n*** End Patch"
+)
+PATCH = st.sampled_from(
+    ['{"input": "*** x"}', '"quoted"', "*** Begin Patch\n*** End Patch", "{", FILES]
+)
+SHELL = st.sampled_from(
+    ['{"commands": ["ls", "pwd"], "timeout_ms": 9}', '{"command": ["ls", "-l"]}', "{", ""]
+)
 
 
 def message(header: str, text: Any, end: str = "<|end|>") -> st.SearchStrategy[str]:
@@ -69,6 +84,7 @@ KINDS = [
     message(f"<|channel|>commentary to=functions.clock{CALL}", JSON_TEXT),  # and another follows
     message(f"<|channel|>commentary to=functions.agents__spawn{CALL}", JSON_TEXT, "<|call|>"),
     message("<|channel|>commentary to=functions.apply_patch", PATCH, "<|call|>"),
+    message(f"<|channel|>commentary to=functions.shell{CALL}", SHELL, "<|call|>"),
     message("<|channel|>analysis to=python code", TEXT, "<|call|>"),
     message("<|channel|>analysis to=browser.search code", JSON_TEXT | TEXT, "<|call|>"),
     message("<|channel|>analysis to=browser.open code", JSON_TEXT, "<|call|>"),
@@ -162,11 +178,26 @@ class Script:
         return list(load_encoding().encode(text, allowed_special="all"))
 
 
+OUTPUTS: Mapping[str, Json] = {
+    "function_call": {"type": "function_call_output", "output": "ok"},
+    "custom_tool_call": {"type": "custom_tool_call_output", "output": "ok"},
+    "local_shell_call": {"type": "local_shell_call_output", "output": "ok"},
+    "apply_patch_call": {"type": "apply_patch_call_output", "status": "failed", "output": "no"},
+    "shell_call": {
+        "type": "shell_call_output",
+        "output": [{"stdout": "a", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}],
+    },
+}
+
+
 class Talk:
     """One conversation with one server."""
 
-    def __init__(self, http: httpx.AsyncClient, script: Script, check: Any, mode: str) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, script: Script, check: Any, *, mode: str, tools: list[Json]
+    ) -> None:
         self._http = http
+        self._tools = tools
         self._script = script
         self._check = check
         self._mode = mode
@@ -176,7 +207,7 @@ class Talk:
     async def turn(self, request: Mapping[str, Any], way: str, on: str, rounds: list[str]) -> None:
         self._script.rounds = list(rounds)
         new = [*self._outputs(), {"role": "user", "content": "And now?"}]
-        body = {**request, "tools": TOOLS, **self._context(on, new)}
+        body = {**request, "tools": self._tools, **self._context(on, new)}
         if way == "whole":
             body.pop("stream_options", None)
             answer = await self._http.post("/v1/responses", json=body)
@@ -195,14 +226,10 @@ class Talk:
 
     def _outputs(self) -> list[Json]:
         """Answers to the calls that wait for the client."""
-        kinds = {
-            "function_call": "function_call_output",
-            "custom_tool_call": "custom_tool_call_output",
-        }
         return [
-            {"type": kinds[item["type"]], "call_id": item["call_id"], "output": "ok"}
+            {**OUTPUTS[item["type"]], "call_id": item["call_id"]}
             for item in (self._last or {"output": []})["output"]
-            if item["type"] in kinds
+            if item["type"] in OUTPUTS
         ]
 
     def _context(self, on: str, new: list[Json]) -> Json:
@@ -263,7 +290,7 @@ def read_events(answer: httpx.Response) -> list[Json]:
     return events
 
 
-async def talk(turns: list[Any], mode: str, check: Any) -> None:
+async def talk(turns: list[Any], mode: str, tools: list[Json], check: Any) -> None:
     script = Script()
     engine = ScriptedEngine(script, ScriptedOptions(context=100_000))
     store = ResponseStore(None)
@@ -277,7 +304,7 @@ async def talk(turns: list[Any], mode: str, check: Any) -> None:
     transport = httpx.ASGITransport(app)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-            conversation = Talk(http, script, check, mode)
+            conversation = Talk(http, script, check, mode=mode, tools=tools)
             for turn in turns:
                 await conversation.turn(*turn)
     finally:
@@ -289,8 +316,9 @@ async def talk(turns: list[Any], mode: str, check: Any) -> None:
 @given(
     turns=st.lists(TURN, min_size=1, max_size=3),
     mode=st.sampled_from(["text", "summary", "spec"]),
+    tools=st.sampled_from(TOOL_SETS),
 )
 def test_any_conversation_keeps_every_promise(
-    turns: list[Any], mode: str, conformance: Any
+    turns: list[Any], mode: str, tools: list[Json], conformance: Any
 ) -> None:
-    asyncio.run(talk(turns, mode, conformance))
+    asyncio.run(talk(turns, mode, tools, conformance))

@@ -7,13 +7,13 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 from openai.types.responses import response_create_params, response_input_item_param
 from openai.types.responses.response_includable import ResponseIncludable
-from typing_extensions import get_args, get_type_hints
+from typing_extensions import get_type_hints
 
 from gptoss_harmony import load_encoding
 from gptoss_harmony.engine import Prompt, Sampling, TokenOutput

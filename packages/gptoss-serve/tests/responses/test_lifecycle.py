@@ -1,0 +1,380 @@
+"""After the request: kept, named, continued, compacted, stopped; two servers on one store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+from openai.types.responses import InputTokenCountResponse, ResponseCompactionItem
+from openai.types.responses.response_usage import ResponseUsage
+
+from gptoss_harmony import load_encoding
+from gptoss_harmony.scripted import Recording, ScriptedEngine, ScriptedOptions
+from gptoss_serve import ServerSettings, create_app
+from gptoss_serve.responses.store import Record, ResponseStore
+
+Json = dict[str, Any]
+FINAL = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hi."
+LONG = "<|channel|>final<|message|>" + "word " * 3000 + "<|return|>"
+
+
+class Prompts:
+    """A script that remembers its prompts and answers `replies` in turn."""
+
+    def __init__(self, *replies: str) -> None:
+        self._recording = Recording(list(replies))
+        self.seen: list[str] = []
+
+    def __call__(self, prompt: Any) -> Any:
+        self.seen.append(load_encoding().decode(prompt.tokens))
+        return self._recording(prompt)
+
+
+@contextlib.asynccontextmanager
+async def server(
+    *replies: str, store: ResponseStore | None = None, pace: float = 0.0, **options: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, Prompts]]:
+    """An application in process; its engine says `replies` in turn."""
+    script = Prompts(*(replies or (FINAL + "<|return|>",)))
+    engine = ScriptedEngine(script, ScriptedOptions(tokens_per_second=pace))
+    kept = store or ResponseStore(None)
+    settings = ServerSettings(drain_seconds=1)
+    app = create_app(engine, settings=settings, store=kept, **options)
+    transport = httpx.ASGITransport(app)
+    try:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test/v1") as http,
+        ):
+            yield http, script
+    finally:
+        engine.close()
+        if store is None:
+            kept.close()
+
+
+async def create(http: httpx.AsyncClient, **body: Any) -> Json:
+    answer = await http.post("/responses", json=body)
+    assert answer.status_code == 200, answer.text
+    response: Json = answer.json()
+    return response
+
+
+async def until(http: httpx.AsyncClient, response_id: str, *statuses: str) -> Json:
+    """Poll until a response has one of the statuses."""
+    async with asyncio.timeout(120):
+        while True:
+            response: Json = (await http.get(f"/responses/{response_id}")).json()
+            if response["status"] in statuses:
+                return response
+            await asyncio.sleep(0.02)
+
+
+def test_items_can_be_named_instead_of_sent(conformance: Any) -> None:
+    async def run() -> None:
+        async with server() as (http, script):
+            first = await create(http, input=[{"role": "user", "content": "One"}])
+            asked = (await http.get(f"/responses/{first['id']}/input_items")).json()["data"][0]
+            names = [asked["id"], *(item["id"] for item in first["output"])]
+            items: list[Json] = [{"type": "item_reference", "id": name} for name in names]
+            del items[0]["type"]  # OpenAI's client may leave it out
+            items.append({"role": "user", "content": "Two"})
+            second = await create(http, input=items)
+            listing = (
+                await http.get(f"/responses/{second['id']}/input_items", params={"order": "asc"})
+            ).json()
+            conformance.item_list(listing)
+            assert [item["type"] for item in listing["data"]] == [
+                *("message", "reasoning", "message", "message")
+            ]
+            tail = "".join(script.seen[1].partition("<|start|>user")[1:])
+            assert tail == (
+                "<|start|>user<|message|>One<|end|>"
+                "<|start|>assistant<|channel|>final<|message|>Hi.<|end|>"
+                "<|start|>user<|message|>Two<|end|><|start|>assistant"
+            )
+            await http.delete(f"/responses/{first['id']}")
+            for name in [first["output"][0]["id"], "msg_unknown"]:
+                # The second response has it among its input, a stranger has it nowhere.
+                answer = await http.post(
+                    "/responses", json={"input": [{"type": "item_reference", "id": name}]}
+                )
+                assert answer.status_code == (404 if name == "msg_unknown" else 200)
+            error = answer.json()["error"]
+            assert (error["param"], error["code"]) == ("input[0].id", "item_not_found")
+
+    asyncio.run(run())
+
+
+def test_input_tokens_are_those_of_the_response() -> None:
+    tools = [{"type": "function", "name": "f", "parameters": {"type": "object"}}]
+    body = {
+        "input": [{"role": "user", "content": "Hello"}],
+        "instructions": "Be kind.",
+        "tools": tools,
+        "text": {"verbosity": "low"},
+        "reasoning": {"effort": "high"},
+    }
+
+    async def run() -> None:
+        async with server() as (http, _):
+            client = AsyncOpenAI(base_url="http://test/v1", api_key="x")
+            for more in ({}, {"tool_choice": "none"}, {"truncation": "auto"}):
+                counted = await http.post("/responses/input_tokens", json={**body, **more})
+                told = InputTokenCountResponse.model_validate(counted.json(), strict=True)
+                response = await create(http, **body, **more)
+                assert told.input_tokens == response["usage"]["input_tokens"]
+            went_on = {"input": "More", "previous_response_id": response["id"]}
+            counted = await http.post("/responses/input_tokens", json=went_on)
+            assert (
+                counted.json()["input_tokens"]
+                == ((await create(http, **went_on))["usage"]["input_tokens"])
+            )
+            for bad, param in (
+                ({"conversation": "c"}, "conversation"),
+                ({"personality": "friendly"}, "personality"),
+                ({"stream": True}, "stream"),
+            ):
+                answer = await http.post("/responses/input_tokens", json={**body, **bad})
+                assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+            await client.close()
+
+    asyncio.run(run())
+
+
+def test_a_conversation_is_compacted_and_goes_on(conformance: Any) -> None:
+    summary = "<|channel|>final<|message|>Ada asked for owls; a.txt holds them.<|return|>"
+    items = [
+        {"role": "developer", "content": "Rhyme."},
+        {"role": "user", "content": "I am Ada. " + "Many words. " * 50},
+        {"role": "assistant", "content": "Hello! " * 200},
+        {"role": "user", "content": "Find owls."},
+    ]
+
+    async def run() -> None:
+        async with server(summary, FINAL + "<|return|>") as (http, script):
+            answer = await http.post(
+                "/responses/compact", json={"model": "scripted", "input": items}
+            )
+            assert answer.status_code == 200, answer.text
+            compacted = answer.json()
+            assert compacted["object"] == "response.compaction"
+            ResponseUsage.model_validate(compacted["usage"], strict=True)
+            *messages, sealed = compacted["output"]
+            assert [m["content"][0]["text"] for m in messages] == [
+                items[1]["content"],
+                items[3]["content"],
+            ]
+            ResponseCompactionItem.model_validate(sealed, strict=True)
+            assert "owls" not in sealed["encrypted_content"]
+            went_on = [*compacted["output"], {"role": "user", "content": "And now?"}]
+            response = await create(http, input=went_on)
+            assert "# Instructions\n\nRhyme." in script.seen[1]
+            assert "<|channel|>final<|message|>Ada asked for owls" in script.seen[1]
+            assert "Hello! Hello!" not in script.seen[1]
+            page = await http.get(f"/responses/{response['id']}/input_items")
+            conformance.item_list(page.json())
+            again = {"model": "scripted", "previous_response_id": response["id"]}
+            assert (await http.post("/responses/compact", json=again)).status_code == 200
+
+    asyncio.run(run())
+
+
+def test_a_compaction_without_a_summary_says_so() -> None:
+    async def run() -> None:
+        async with server("<|channel|>analysis<|message|>Hm.<|end|>") as (http, _):
+            answer = await http.post("/responses/compact", json={"input": "x"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "no_summary")
+            bad = await http.post("/responses/compact", json={"input": "x", "stream": True})
+            assert (bad.status_code, bad.json()["error"]["param"]) == (400, "stream")
+            empty = await http.post("/responses/compact", json={})
+            assert (empty.status_code, empty.json()["error"]["param"]) == (400, "input")
+
+    asyncio.run(run())
+
+
+def test_a_background_response_is_queued_running_and_stopped() -> None:
+    async def run() -> None:
+        async with server(LONG, pace=50) as (http, _):
+            queued = await create(http, input="Hi", background=True)
+            assert queued["status"] in ("queued", "in_progress")
+            assert (await until(http, queued["id"], "in_progress"))["output"] == []
+            early = {"input": "x", "previous_response_id": queued["id"]}
+            answer = await http.post("/responses", json=early)
+            assert answer.json()["error"]["param"] == "previous_response_id"
+            stopped = (await http.post(f"/responses/{queued['id']}/cancel")).json()
+            assert stopped["status"] == "cancelled"
+            assert (await http.post(f"/responses/{queued['id']}/cancel")).json() == stopped
+            assert (await http.get(f"/responses/{queued['id']}")).json() == stopped
+            # Stopped before it could begin, over and over.
+            for _ in range(5):
+                queued = await create(http, input="Hi", background=True)
+                stopped = (await http.post(f"/responses/{queued['id']}/cancel")).json()
+                assert stopped["status"] == "cancelled"
+            plain = await http.post("/responses/nobody/cancel")
+            assert (plain.status_code, plain.json()["error"]["code"]) == (404, "response_not_found")
+
+    asyncio.run(run())
+
+
+def test_only_background_responses_can_be_cancelled() -> None:
+    async def run() -> None:
+        async with server() as (http, _):
+            response = await create(http, input="Hi")
+            answer = await http.post(f"/responses/{response['id']}/cancel")
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "response_id")
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_is_stopped_ends_well_for_every_reader(conformance: Any) -> None:
+    async def run() -> None:
+        store = ResponseStore(None)
+        async with server(LONG, store=store, pace=50) as (http, _):
+            body = {"input": "Hi", "background": True, "stream": True}
+            reading = asyncio.create_task(http.post("/responses", json=body))
+            response_id = await _being_made(store)
+            await until(http, response_id, "in_progress")
+            stopped = (await http.post(f"/responses/{response_id}/cancel")).json()
+            events = _events((await reading).text)
+            assert conformance.stream(events) == stopped
+            again = await http.get(f"/responses/{response_id}", params={"stream": "true"})
+            assert _events(again.text) == events
+        store.close()
+
+    asyncio.run(run())
+
+
+async def _being_made(store: ResponseStore) -> str:
+    """The id of the only response that is being made."""
+    async with asyncio.timeout(60):
+        while True:
+            rows = await store._run(lambda db: db.execute("SELECT id FROM leases").fetchall())
+            if rows:
+                return str(rows[0][0])
+            await asyncio.sleep(0.01)
+
+
+def _events(text: str) -> list[Json]:
+    lines = [x.removeprefix("data: ") for x in text.split("\n") if x.startswith("data: {")]
+    return [json.loads(line) for line in lines]
+
+
+def test_two_servers_share_a_store(tmp_path: Path) -> None:
+    async def run() -> None:
+        stores = [ResponseStore(tmp_path / "r.sqlite") for _ in range(2)]
+        async with (
+            server(LONG, store=stores[0], pace=50) as (one, _),
+            server(store=stores[1]) as (two, _),
+        ):
+            kept = await create(two, input="Hi")
+            assert (await one.get(f"/responses/{kept['id']}")).json() == kept
+            running = await create(one, input="Hi", background=True)
+            seen = await until(two, running["id"], "in_progress")
+            assert seen["output"] == []
+            stopped = (await two.post(f"/responses/{running['id']}/cancel")).json()
+            assert stopped["status"] == "cancelled"
+            assert (await one.get(f"/responses/{running['id']}")).json() == stopped
+            went_on = await create(two, input="More", previous_response_id=stopped["id"])
+            assert went_on["status"] == "completed"
+            # Deleted by one while the other makes it: it stays deleted.
+            running = await create(one, input="Hi", background=True)
+            assert (await two.delete(f"/responses/{running['id']}")).json()["deleted"] is True
+            async with asyncio.timeout(60):
+                while (await one.get(f"/responses/{running['id']}")).status_code != 404:
+                    await asyncio.sleep(0.05)
+            assert (await two.get(f"/responses/{running['id']}")).status_code == 404
+        for store in stores:
+            store.close()
+
+    asyncio.run(run())
+
+
+def test_a_response_whose_server_is_gone_has_failed(tmp_path: Path, conformance: Any) -> None:
+    async def run() -> None:
+        now = [1000.0]
+        store = ResponseStore(tmp_path / "r.sqlite", clock=lambda: now[0])
+        async with server(store=store) as (http, _):
+            response = await create(http, input="Hi")
+            orphan = {**response, "id": "resp_orphan", "status": "in_progress", "background": True}
+            orphan |= {"completed_at": None, "output": [], "usage": None}
+            await store.put(Record(response=orphan), lease=30)
+            assert (await http.get("/responses/resp_orphan")).json()["status"] == "in_progress"
+            now[0] += 31
+            failed = (await http.get("/responses/resp_orphan")).json()
+            assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
+            conformance.response(failed)
+            assert (await http.get("/responses/resp_orphan")).json() == failed
+        store.close()
+
+    asyncio.run(run())
+
+
+class Breaking(ScriptedEngine):
+    """Fails after some tokens."""
+
+    def generate(self, *args: Any, **options: Any) -> Any:
+        replay = super().generate(*args, **options)
+        original = replay._output
+
+        def output(tokens: Any) -> Any:
+            if replay._position > 8:
+                raise RuntimeError("the device is gone")
+            return original(tokens)
+
+        replay._output = output
+        return replay
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_failure_half_way_is_an_event_and_is_kept(conformance: Any, background: bool) -> None:
+    engine = Breaking(Recording([LONG]), ScriptedOptions(tokens_per_second=200))
+    store = ResponseStore(None)
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(create_app(engine, store=store))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test/v1") as http:
+            body = {"input": "Hi", "stream": True, "background": background}
+            failed = conformance.stream(_events((await http.post("/responses", json=body)).text))
+            assert failed["error"]["code"] == "server_error"
+            assert "device" not in failed["error"]["message"], "internals stay inside"
+            assert failed["output"][0]["status"] == "incomplete"
+            assert failed["output"][0]["content"][0]["text"].startswith("word")
+            assert (await http.get(f"/responses/{failed['id']}")).json() == failed
+            plain = await http.post("/responses", json={"input": "Hi"})
+            assert plain.status_code in (200, 500)
+
+    asyncio.run(run())
+    engine.close()
+    store.close()
+
+
+class Full(ResponseStore):
+    """A store whose disk is full when a response is complete."""
+
+    async def put(self, record: Record, *, lease: float | None = None) -> None:
+        if record.response["status"] == "completed":
+            raise OSError("no space left on device")
+        await super().put(record, lease=lease)
+
+
+def test_a_store_that_cannot_write_is_no_silent_loss(conformance: Any) -> None:
+    async def run() -> None:
+        store = Full(None)
+        async with server(store=store) as (http, _):
+            streamed = await http.post("/responses", json={"input": "Hi", "stream": True})
+            failed = conformance.stream(_events(streamed.text))
+            assert failed["status"] == "failed"
+            assert (await http.get(f"/responses/{failed['id']}")).json() == failed
+            unkept = await create(http, input="Hi", store=False)
+            assert unkept["status"] == "completed"
+        store.close()
+
+    asyncio.run(run())
