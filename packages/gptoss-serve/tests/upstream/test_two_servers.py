@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -226,3 +227,22 @@ def test_what_cannot_be_handed_on_is_named(behind: Any, front: Any, connect: Any
             input="Hi",
             text={"format": {"type": "json_schema", "name": "x", "schema": {"type": "nonsense"}}},
         )
+
+
+@both
+def test_the_model_reads_the_same_as_without_us(
+    behind: Any, front: Any, connect: Any, api: str
+) -> None:
+    engine, url = behind([CALL, FINAL] * 2)
+    tool = {"type": "function", "name": "weather", "parameters": WEATHER, "strict": True}
+    asked = {"model": "behind", "tools": [tool], "instructions": "Be kind.", "store": False}
+    for base in (url, front(url, api=api).url):
+        client = connect(base)
+        items: list[Any] = [{"role": "user", "content": "Weather in Lyon?"}]
+        first = client.responses.create(input=items, **asked)
+        items += [item.model_dump(exclude_none=True) for item in first.output]
+        call_id = first.output[-1].call_id
+        items.append({"type": "function_call_output", "call_id": call_id, "output": "7 degrees"})
+        assert client.responses.create(input=items, **asked).output_text == "Hello, world!"
+    prompts = [re.sub(r"\d{4}-\d\d-\d\d", "today", prompt) for prompt in engine.prompts]
+    assert prompts[2:] == prompts[:2]
