@@ -55,9 +55,11 @@ class _NoNetwork(_Strict):
     type: Literal["disabled"]
 
 
-class _Container(_Strict):
+class ContainerField(_Strict):
+    """A container that we make; there is nowhere to upload files for it."""
+
     type: Literal["auto"]
-    file_ids: Annotated[list[str], Field(max_length=0)] | None = None  # no files are uploaded here
+    file_ids: Annotated[list[str], Field(max_length=0)] | None = None
     memory_limit: Literal["1g"] | None = None  # what every container has
     network_policy: _NoNetwork | None = None
 
@@ -66,7 +68,7 @@ class CodeField(_Strict):
     """Code that runs in a container of ours, which has no network."""
 
     type: Literal["code_interpreter"]
-    container: str | _Container | None = None
+    container: str | dict[str, Any] | None = None
     allowed_callers: list[Literal["direct"]] | None = None
 
 
@@ -131,6 +133,8 @@ def add_hosted(
         _add_browser(plan, tool, where, toolbox)
     elif name == "python" and name in toolbox:
         given = _read(CodeField, tool, where)
+        if isinstance(given.container, dict):
+            _read(ContainerField, given.container, f"{where}.container")
         _put(plan, name, given.model_dump(exclude_none=True), where)
         plan.echo.append({"container": {"type": "auto"}, **_kept(tool)})
     else:

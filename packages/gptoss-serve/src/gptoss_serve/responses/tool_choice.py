@@ -45,6 +45,10 @@ def _choose_named(plan: ToolPlan, choice: Mapping[str, Any], *, is_draft: bool) 
     if kind == "allowed_tools":
         _allow(plan, choice, is_draft=is_draft)
         return
+    if kind in ("local_shell", "web_search"):
+        # OpenAI's types do not have these as choices; this means the same and they know it.
+        only = {"type": "allowed_tools", "mode": "required", "tools": [{"type": kind}]}
+        plan.wire_choice = only
     if isinstance(kind, str) and builtin_name(kind) in plan.builtin:
         plan.forced_builtin = builtin_name(kind) or ""
         return
