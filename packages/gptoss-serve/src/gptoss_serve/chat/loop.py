@@ -132,7 +132,7 @@ class ChatLoop:
             except asyncio.CancelledError:
                 if partial:
                     self._dialogue.answer([assistant_message("".join(partial))])
-                self._say("\n[stopped]")
+                self._tell(TurnDone("cancelled", Usage(), ()))
             except HarmonyError:
                 self._dialogue.undo()
                 raise
@@ -142,16 +142,23 @@ class ChatLoop:
         messages: Sequence[Message] = ()
         async with aclosing(self._session.respond(turn)) as events:
             async for event in events:
-                if self._show is not None:
-                    self._show(event)
+                self._tell(event)
                 if isinstance(event, PartDelta) and event.kind == "answer":
                     partial.append(event.text)
                 if isinstance(event, TurnDone):
                     messages, self._usage = event.messages, event.usage
         return messages
 
+    def _tell(self, event: Event) -> None:
+        if self._show is not None:
+            self._show(event)
+        elif isinstance(event, TurnDone):
+            self._say("\n[stopped]" if event.reason == "cancelled" else "")
+
     def _say(self, text: str) -> None:
-        self._console.print(Text(text, style="yellow"), highlight=False)
+        whole_lines = not self._console.is_terminal
+        note = Text(text, style="magenta")
+        self._console.print(note, soft_wrap=whole_lines, highlight=False)
 
 
 class _interrupts:
