@@ -173,11 +173,13 @@ class VllmEngine:
             arguments = ["--max-model-len", str(options.context), *arguments]
         folder = hugging_face_folder(checkpoint, experts=options.experts)
         worker = VllmProcess.start(
-            options.engine_python, folder, name=Path(checkpoint).name, arguments=arguments
+            options.engine_python, folder, name=_name(checkpoint), arguments=arguments
         )
+        http = worker.client(timeout=timeout)
         try:
-            return cls(worker.client(timeout=timeout), worker.name, worker=worker)
+            return cls(http, worker.name, worker=worker)
         except BaseException:
+            http.close()
             worker.close()
             raise
 
@@ -234,3 +236,9 @@ class VllmEngine:
         with self._lock:
             for name, value in more.items():
                 self._counts[name] += value
+
+
+def _name(checkpoint: str) -> str:
+    """The model of a worker: the last part of its path that says something."""
+    parts = [part for part in Path(checkpoint).parts if part not in ("original", "..", "/")]
+    return parts[-1] if parts else "gpt-oss"

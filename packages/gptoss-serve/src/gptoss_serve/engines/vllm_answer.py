@@ -18,7 +18,8 @@ a request that goes on does not know which tokens were the answer's: those are r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any, Final
 
 import numpy as np
@@ -38,6 +39,7 @@ from gptoss_serve.engines.vllm_wire import (
 )
 
 _WORDS: Final = -(-VOCABULARY_SIZE // 32)
+_Outputs = Generator[TokenOutput, None, None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +160,7 @@ class Answer:
         else:
             yield from self._constrained(stream, self._constraint)
 
-    def _ask(self, stream: TokenStream, done: list[int], **more: Any) -> Iterator[TokenOutput]:
+    def _ask(self, stream: TokenStream, done: list[int], **more: Any) -> _Outputs:
         """One request after the answer's tokens so far."""
         sampling = self._sampling
         if sampling.seed is not None and done:
@@ -171,10 +173,11 @@ class Answer:
                 self._count(cached_tokens=tokens)
                 stream.begin(cached_tokens=tokens, prompt_logprobs=self._scores)
 
-        for output in self._model.server.stream(body, self.canceller, on_cached=cached):
-            if self.canceller.cancelled:
-                return
-            yield trimmed(output, sampling.logprobs or 0)
+        with closing(self._model.server.stream(body, self.canceller, on_cached=cached)) as outputs:
+            for output in outputs:
+                if self.canceller.cancelled:
+                    return
+                yield trimmed(output, sampling.logprobs or 0)
 
     def _constrained(self, stream: TokenStream, constraint: Constraint) -> Iterator[TokenOutput]:
         """The answer in as many requests as it takes."""
@@ -188,16 +191,17 @@ class Answer:
             outputs = self._next(stream, constraint, done, refused=refused, **more)
             more = {}  # a grammar starts where an answer starts
             refused = True
-            for output in outputs:
-                if output.token is None or not _allows(constraint, output.token):
-                    break
-                constraint.accept(output.token)
-                done.append(output.token)
-                reason = self._reason(done, constraint)
-                refused = False
-                yield dataclasses.replace(output, finish_reason=reason)
-                if reason is not None:
-                    break
+            with closing(outputs):  # which stops what the server still writes
+                for output in outputs:
+                    if output.token is None or not _allows(constraint, output.token):
+                        break
+                    constraint.accept(output.token)
+                    done.append(output.token)
+                    reason = self._reason(done, constraint)
+                    refused = False
+                    yield dataclasses.replace(output, finish_reason=reason)
+                    if reason is not None:
+                        break
 
     def _next(
         self,
@@ -207,7 +211,7 @@ class Answer:
         *,
         refused: bool,
         **more: Any,
-    ) -> Iterator[TokenOutput]:
+    ) -> _Outputs:
         """More tokens: the only one, one of the allowed after a refusal, or a free run."""
         row = np.zeros(_WORDS, np.int32)
         if more or not constraint.fill(row):
@@ -216,7 +220,7 @@ class Answer:
         if not allowed:
             raise EngineError("the constraint allows no token at all")
         if len(allowed) == 1 and self._sampling.logprobs is None:
-            return iter([TokenOutput(allowed[0])])
+            return (TokenOutput(token) for token in allowed)
         if refused or len(allowed) == 1:
             return self._ask(stream, done, max_tokens=1, allowed_token_ids=allowed)
         return self._ask(stream, done)

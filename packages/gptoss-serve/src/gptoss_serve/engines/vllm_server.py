@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
 
 import httpx
@@ -113,7 +113,7 @@ class VllmServer:
 
     def stream(
         self, body: Json, canceller: Canceller, *, on_cached: Callable[[int], None]
-    ) -> Iterator[TokenOutput]:
+    ) -> Generator[TokenOutput, None, None]:
         """Yield tokens as they come; the last has the finish reason. Ends early when cancelled.
 
         The number of cached tokens comes after the last token, which is held back for it.

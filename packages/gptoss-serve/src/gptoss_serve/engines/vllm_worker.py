@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
         command(arguments),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=die_with_parent,
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,
     )
     try:
         watch(server, parent)
