@@ -35,6 +35,8 @@ class Exchange:
         keep_body: remember the body for the log.
 
     Attributes:
+        client: as given.
+        request_id: as given.
         status: of the answer.
         started: whether the answer began.
         trace_id: of its trace, where there is one.
@@ -42,7 +44,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, request_id: str, client: str, *, keep_body: bool) -> None:
         self._scope = scope
-        self._client = client
+        self.client = client
         self._body: list[bytes] | None = [] if keep_body else None
         self._begun = time.time()
         self._clock = time.perf_counter()
@@ -52,6 +54,16 @@ class Exchange:
         self.request_id = request_id
         self.status = GONE
         self.trace_id: str | None = None
+
+    @property
+    def method(self) -> str:
+        """Of HTTP."""
+        return str(self._scope["method"])
+
+    @property
+    def path(self) -> str:
+        """As it came, without the query."""
+        return str(self._scope["path"])
 
     @property
     def started(self) -> bool:
@@ -90,9 +102,9 @@ class Exchange:
         line = {
             "time": datetime.fromtimestamp(self._begun, UTC).isoformat(timespec="milliseconds"),
             "request_id": self.request_id,
-            "client": self._client,
-            "method": self._scope["method"],
-            "path": self._scope["path"],
+            "client": self.client,
+            "method": self.method,
+            "path": self.path,
             "status": self.status,
             "seconds": round(self.seconds, 4),
             "first_byte_seconds": None if first is None else round(first, 4),

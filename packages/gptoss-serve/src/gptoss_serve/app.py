@@ -35,6 +35,7 @@ from gptoss_serve.responses.store import ResponseStore
 from gptoss_serve.session import Session
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.toolbox import Toolbox
+from gptoss_serve.watch import Watch
 from gptoss_serve.web import web_router
 
 _log = logging.getLogger("gptoss_serve")
@@ -48,6 +49,7 @@ def create_app(
     store: ResponseStore | None = None,
     model_name: str | None = None,
     aliases: Sequence[str] = (),
+    watch: Watch | None = None,
 ) -> FastAPI:
     """Build the application; the caller opens and closes the engine.
 
@@ -58,9 +60,11 @@ def create_app(
         store: of responses; None keeps nothing.
         model_name: what `/v1/models` lists first; None takes the engine's model id.
         aliases: other names of the model.
+        watch: hears of requests, answers and calls of tools, such as `tracing.Tracing`.
     """
     settings = settings or ServerSettings()
     session = engine if isinstance(engine, Session) else Session(engine)
+    session.watch = watch or session.watch
     engine = session.engine
     models = ModelNames(engine.spec, name=model_name, aliases=aliases)
     admission = Admission(running=settings.max_running, waiting=settings.max_waiting)
@@ -94,7 +98,7 @@ def create_app(
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["authorization", "content-type"],
         )
-    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    app.add_middleware(Guard, settings=settings, metrics=metrics, watch=session.watch)
     return app
 
 

@@ -19,6 +19,7 @@ from gptoss_serve.access_log import Exchange
 from gptoss_serve.errors import ServeError, TooLarge, Unauthorized
 from gptoss_serve.metrics import Metrics
 from gptoss_serve.settings import ServerSettings
+from gptoss_serve.watch import Watch
 from gptoss_serve.wire import ClientGone, error_response
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
@@ -33,12 +34,16 @@ class Guard:
         app: what answers.
         settings: keys and limits.
         metrics: counts.
+        watch: hears of every request.
     """
 
-    def __init__(self, app: ASGIApp, *, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, settings: ServerSettings, metrics: Metrics, watch: Watch
+    ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -53,7 +58,8 @@ class Guard:
         refused = self._refusal(scope, headers, key)
         app = self._app if refused is None else error_response(refused)
         try:
-            await app(scope, _noting(receive, exchange), self._sending(send, exchange))
+            with self._watch.request(exchange, headers):
+                await app(scope, _noting(receive, exchange), self._sending(send, exchange))
         except (ClientGone, asyncio.CancelledError):
             await _hang_up(scope)  # nobody listens, or the server must stop now
         except Exception:

@@ -33,6 +33,7 @@ from gptoss_serve.events import (
 from gptoss_serve.rounds import EngineRound, Round, RoundStart
 from gptoss_serve.toolbox import Reporting
 from gptoss_serve.turn import Turn
+from gptoss_serve.watch import GenerationEnd, GenerationStart, Unwatched, Watch
 
 
 class Session:
@@ -41,10 +42,14 @@ class Session:
     Args:
         engine: any engine.
         encoding: None loads the harmony encoding.
+        watch: hears of every answer and every call of a tool.
     """
 
-    def __init__(self, engine: Engine, *, encoding: Encoding | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, encoding: Encoding | None = None, watch: Watch | None = None
+    ) -> None:
         self.engine = engine
+        self.watch = watch or Unwatched()
         self.encoding = encoding or load_encoding()
 
     async def respond(self, turn: Turn) -> AsyncGenerator[Event, None]:
@@ -108,9 +113,11 @@ class _Loop:
                 grammar=grammar,
             )
             answer = self._session.round(turn, start)
-            async with aclosing(answer.events()) as events:
-                async for event in events:
-                    yield event
+            with self._session.watch.generation(self._started(start)) as end:
+                async with aclosing(answer.events()) as events:
+                    async for event in events:
+                        yield event
+                end(_ended(answer))
             self._note(answer)
             first = False
             reason = self._reason(answer)
@@ -136,6 +143,15 @@ class _Loop:
             yield PartDone(index, "builtin", name, text, True)
             self._tool_calls += 1
             yield await self._run_tool(index, call)
+
+    def _started(self, start: RoundStart) -> GenerationStart:
+        """For whoever watches."""
+        return GenerationStart(
+            operation="chat",
+            model=self._session.engine.spec.model_id,
+            sampling=dataclasses.replace(self._turn.sampling, max_tokens=start.max_tokens),
+            messages=tuple(start.messages),
+        )
 
     def _note(self, answer: Round) -> None:
         """Take over what a round came to."""
@@ -168,6 +184,12 @@ class _Loop:
         return self._deadline is not None and self._clock() >= self._deadline
 
     async def _run_tool(self, index: int, call: Message) -> ToolAnswered:
+        with self._session.watch.tool(call) as end:
+            answered = await self._call_tool(index, call)
+            end(answered)
+        return answered
+
+    async def _call_tool(self, index: int, call: Message) -> ToolAnswered:
         recipient = call.recipient or ""
         name = recipient.removeprefix("functions.")
         tool = self._turn.tool_named(recipient)
@@ -191,6 +213,12 @@ class _Loop:
     def _keep(self, messages: Sequence[Message]) -> None:
         self._messages += messages
         self._added += messages
+
+
+def _ended(answer: Round) -> GenerationEnd:
+    return GenerationEnd(
+        usage=answer.usage, reason=answer.finish_reason, messages=tuple(answer.messages)
+    )
 
 
 def _tool_reply(call: Message, text: str) -> Message:

@@ -48,24 +48,26 @@ def test_running_streams_finish_and_newcomers_are_told_to_come_back(launch: Laun
 
 def test_the_drain_is_bounded(launch: Launch) -> None:
     server = launch("--tokens-per-second", "10", "--drain-seconds", "1", replies=[reply(20_000)])
-    with pytest.raises(httpx.RemoteProtocolError), streaming(server) as answer:
+    with streaming(server) as answer:
         words = deltas(answer)
         next(words)
         server.signal(signal.SIGTERM)
-        list(words)
+        with pytest.raises(httpx.TransportError):
+            list(words)
     assert server.wait() == 0
     assert "Traceback" not in server.log
 
 
 def test_the_second_signal_ends_at_once(launch: Launch) -> None:
     server = launch("--tokens-per-second", "10", "--drain-seconds", "500", replies=[reply(20_000)])
-    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)), streaming(server) as answer:
+    with streaming(server) as answer:
         words = deltas(answer)
         next(words)
         server.signal(signal.SIGTERM)
         server.wait_for(lambda: server.http.get("/health").status_code == 503, "it drains")
         server.signal(signal.SIGTERM)
-        list(words)
+        with pytest.raises(httpx.TransportError):
+            list(words)
     assert server.wait() in (0, 1)
     assert "Traceback" not in server.log
 

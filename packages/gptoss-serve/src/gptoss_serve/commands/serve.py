@@ -20,11 +20,13 @@ from gptoss_serve.server import DrainingServer
 from gptoss_serve.session import Session
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.tool_options import add_serving_options, add_tool_options, make_toolbox
+from gptoss_serve.tracing import Tracing
 from gptoss_serve.upstream.options import (
     add_upstream_options,
     upstream_sentence,
     upstream_session,
 )
+from gptoss_serve.watch import Watch
 
 HELP = "serve the Responses API and Chat Completions"
 
@@ -56,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_tool_options(parser)
     add_serving_options(parser)
     _add_behaviour(parser)
+    _add_limits(parser)
+    _add_logs(parser)
 
 
 def _add_behaviour(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +99,11 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="let pages of this origin call us (CORS); repeatable",
     )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    defaults = ServerSettings()
+    group = parser.add_argument_group("limits")
     group.add_argument(
         "--max-running", type=int, default=defaults.max_running, metavar="N", help="answers at once"
     )
@@ -129,11 +138,21 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="larger requests are refused",
     )
+
+
+def _add_logs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("logs and traces")
     group.add_argument("--quiet", action="store_true", help="write no line per request")
     group.add_argument(
         "--log-prompts",
         action="store_true",
         help="write what clients send into the access log and the traces",
+    )
+    group.add_argument(
+        "--otel",
+        metavar="URL",
+        help="send OpenTelemetry traces to this collector over OTLP (default: only where the "
+        "OTEL_EXPORTER_OTLP_* variables name one)",
     )
 
 
@@ -141,7 +160,8 @@ def run(args: argparse.Namespace) -> int:
     """Open the engine, or find the upstream, and serve until told to stop."""
     if not 0 <= args.port < 65536:
         raise UsageError(f"--port is 0 to 65535, not {args.port}")
-    logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("gptoss_serve").setLevel(logging.WARNING if args.quiet else logging.INFO)
     settings = server_settings(args)
     toolbox = make_toolbox(args, browser=args.browser, python=args.python, keep=True)
     with ExitStack() as stack:
@@ -156,6 +176,7 @@ def run(args: argparse.Namespace) -> int:
             store=store,
             model_name=args.model_name,
             aliases=args.alias,
+            watch=_watch(args, stack),
         )
         server = DrainingServer(app, host=args.host, port=args.port, settings=settings)
         server.run()
@@ -171,6 +192,20 @@ def _model(args: argparse.Namespace, stack: ExitStack) -> Engine | Session:
     name, sentence = resolve_engine(args.engine)
     print(sentence, file=sys.stderr)
     return stack.enter_context(closing(open_engine(name, args.checkpoint, **engine_options(args))))
+
+
+def _watch(args: argparse.Namespace, stack: ExitStack) -> Watch | None:
+    """Traces, where the flag or the environment names a collector."""
+    named = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    off = (
+        os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    if not args.otel and (off or not any(map(os.environ.get, named))):
+        return None
+    tracing = Tracing.exporting(args.otel, prompts=args.log_prompts)
+    stack.callback(tracing.close)
+    return tracing
 
 
 def server_settings(args: argparse.Namespace) -> ServerSettings:

@@ -22,6 +22,7 @@ from gptoss_serve.limits import Admission
 from gptoss_serve.models import ModelNames
 from gptoss_serve.pump import TokenPump
 from gptoss_serve.session import Session
+from gptoss_serve.watch import GenerationEnd, GenerationStart
 
 Json = dict[str, Any]
 
@@ -106,20 +107,25 @@ class _TextChoice:
             yield self._piece(self._session.encoding.decode(self._prompt), [])
         sampling = self._sampling()
         engine = self._session.engine
-        async with TokenPump(lambda: engine.generate(self._prompt, sampling)) as pump:
-            async for outputs in pump:
-                cached = pump.cached_tokens
-                taken = [o for o in outputs if o.token is not None]
-                generated += len(taken)
-                finish = "length" if outputs[-1].finish_reason == "length" else "stop"
-                text = self._stops.feed(self._text(taken))
-                if text:
-                    yield self._piece(text, taken)
-                if self._stops.hit:
-                    finish = "stop"
-                    break
+        start = GenerationStart(
+            operation="text_completion", model=engine.spec.model_id, sampling=sampling
+        )
+        with self._session.watch.generation(start) as end:
+            async with TokenPump(lambda: engine.generate(self._prompt, sampling)) as pump:
+                async for outputs in pump:
+                    cached = pump.cached_tokens
+                    taken = [o for o in outputs if o.token is not None]
+                    generated += len(taken)
+                    finish = "length" if outputs[-1].finish_reason == "length" else "stop"
+                    text = self._stops.feed(self._text(taken))
+                    if text:
+                        yield self._piece(text, taken)
+                    if self._stops.hit:
+                        finish = "stop"
+                        break
+            self.usage = Usage(len(self._prompt), cached, generated, 0)
+            end(GenerationEnd(usage=self.usage, reason=finish))
         rest = self._stops.feed(self._decoder.decode(b"", final=True)) + self._stops.finish()
-        self.usage = Usage(len(self._prompt), cached, generated, 0)
         yield {**self._piece(rest, []), "finish_reason": finish}
 
     def _text(self, outputs: list[TokenOutput]) -> str:
