@@ -131,7 +131,7 @@ class ChatService:
 
     async def _deltas(self, ask: ChatAsk, choice: ChatChoice) -> AsyncGenerator[list[Json], None]:
         async with self._admission.slot(ask.client):
-            tools = await self._toolbox.open(ask.plan.builtin)
+            tools = await self._toolbox.open(ask.plan.builtin, options=ask.plan.options)
             try:
                 turn = make_turn(self._ask(ask, tools, choice.index), self._session.engine)
                 async with aclosing(self._session.respond(turn)) as events:

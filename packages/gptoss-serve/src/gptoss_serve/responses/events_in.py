@@ -14,12 +14,22 @@ from gptoss_serve.events import (
     PartDone,
     PartKind,
     PartStarted,
+    ServerAsked,
+    ServerListed,
     TurnDone,
     TurnEnd,
     Usage,
 )
 
-_CALLS = ("function_call", "custom_tool_call")
+# What the client has to answer before the model goes on.
+_CALLS = (
+    "function_call",
+    "custom_tool_call",
+    "local_shell_call",
+    "shell_call",
+    "apply_patch_call",
+    "mcp_approval_request",
+)
 _DELTAS = (
     "output_text",
     "refusal",
@@ -29,7 +39,17 @@ _DELTAS = (
     "function_call_arguments",
     "custom_tool_call_input",
     "code_interpreter_call_code",
+    "mcp_call_arguments",
 )
+
+
+# Where an item that has no deltas says what it asks for.
+_BODIES = {
+    "web_search_call": "action",
+    "local_shell_call": "action",
+    "shell_call": "action",
+    "apply_patch_call": "operation",
+}
 
 
 class EventReader:
@@ -67,8 +87,10 @@ class EventReader:
             error = (wire.get("response") or {}).get("error") or wire.get("error") or wire
             raise UpstreamError(str(error.get("message")), code=error.get("code"))
 
-    def _start(self, wire: dict[str, Any]) -> PartStarted:
+    def _start(self, wire: dict[str, Any]) -> PartStarted | ServerAsked:
         index, item = wire["output_index"], wire["item"]
+        if item["type"] == "mcp_list_tools":
+            return ServerAsked(item["server_label"])
         part = self._kinds[index] = _kind(item)
         self._texts[index] = []
         return PartStarted(index, part, item.get("name") or _tool_name(item))
@@ -91,11 +113,15 @@ class EventReader:
             link = Citation(note["start_index"], note["end_index"], note["title"], note["url"])
             yield PartDelta(index, self._kinds[index], "", citations=(link,))
 
-    def _done(self, wire: dict[str, Any]) -> PartDone:
+    def _done(self, wire: dict[str, Any]) -> PartDone | ServerListed:
         index, item = wire["output_index"], wire["item"]
+        if item["type"] == "mcp_list_tools":
+            return ServerListed(item["server_label"], tuple(item["tools"]), item.get("error"))
         text = "".join(self._texts.get(index, []))
-        if item["type"] == "web_search_call":
-            text = json.dumps(item.get("action"))
+        if item["type"] in _BODIES:
+            text = json.dumps(item.get(_BODIES[item["type"]]))
+        elif item["type"] == "mcp_approval_request":
+            text = item["arguments"]
         complete = item.get("status") not in ("incomplete", "failed")
         name = item.get("name") or _tool_name(item)
         return PartDone(index, self._kinds[index], name, text, complete)
