@@ -67,6 +67,16 @@ def test_complete_goes_on_from_its_own_output(
     assert reply.response["store"] is False
 
 
+def test_line_separators_of_unicode_do_not_cut_events(serve: Callable[..., Any]) -> None:
+    server = serve(["<|channel|>final<|message|>one\u2028two\x85three<|return|>"])
+
+    async def run() -> Any:
+        async with Client.over_url(f"{server.url}/v1") as client:
+            return await client.complete("Hi")
+
+    assert asyncio.run(run()).text == "one\u2028two\x85three"
+
+
 def test_refusals_and_missing_servers_are_errors(serve: Callable[..., Any]) -> None:
     server = serve()
 

@@ -32,6 +32,7 @@ from gptoss_serve.responses.schema import ResponsesRequest, checked
 from gptoss_serve.responses.service import ResponseService
 from gptoss_serve.session import Session
 from gptoss_serve.settings import ServerSettings
+from gptoss_serve.sse import event_data
 from gptoss_serve.toolbox import Toolbox
 
 Items = str | Sequence[Mapping[str, Any]]
@@ -190,9 +191,8 @@ class _Remote:
                 if answer.status_code != 200:
                     await answer.aread()
                     raise _refused(answer)
-                async for line in answer.aiter_lines():
-                    if line.startswith("data: {"):
-                        yield [json.loads(line.removeprefix("data: "))]
+                async for data in event_data(answer.aiter_bytes()):
+                    yield [json.loads(data)]
         except httpx.HTTPError as error:
             raise UpstreamError(f"{self._url} cannot be asked: {error!r}") from error
 

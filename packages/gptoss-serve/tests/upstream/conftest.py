@@ -140,7 +140,7 @@ class Fake:
                     raise chunk
                 if chunk is None:
                     await asyncio.Event().wait()
-                yield f"data: {json.dumps(chunk)}\n\n"
+                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
             yield "data: [DONE]\n\n"
         except asyncio.CancelledError:
             self.left.set()

@@ -199,3 +199,10 @@ def test_a_server_that_does_not_stream_is_read_whole(fake: Any, front: Any) -> N
     response = respond(front(url).url, input="Hi")
     assert response["output"][0]["content"][0]["text"] == "Hello"
     assert response["usage"]["total_tokens"] == 7
+
+
+def test_text_with_odd_line_separators_stays_whole(fake: Any, front: Any, piece: Any) -> None:
+    text = "one\u2028two\x85three\r\nfour"
+    _, url = fake([[piece(content=text), piece("stop")]])
+    response = respond(front(url).url, input="Hi")
+    assert response["output"][0]["content"][0]["text"] == text

@@ -120,6 +120,8 @@ def test_what_has_streamed_is_not_asked_for_again(
             "content filter",
         ),
         (["not an object"], "not an object"),
+        ([{"choices": [{"finish_reason": "error", "error": {"message": "gone"}}]}], "gone"),
+        ([DONE | {"choices": [{"delta": {"content": "Hel"}}]}, RuntimeError()], "broke off"),
     ],
 )
 def test_half_an_answer_is_no_answer(fake: Any, front: Any, chunks: list[Any], words: str) -> None:
@@ -129,6 +131,12 @@ def test_half_an_answer_is_no_answer(fake: Any, front: Any, chunks: list[Any], w
     message = (failed["error"] or {}).get("message", "")
     assert words in message
     assert answer.status_code == 502 or failed["status"] == "failed"
+
+
+def test_a_connection_that_breaks_before_anything_came_is_made_again(fake: Any, front: Any) -> None:
+    upstream, url = fake([[RuntimeError()], [DONE]])
+    assert post(front(url, retries=1).url, input="Hi").json()["status"] == "completed"
+    assert len(upstream.bodies) == 2
 
 
 def test_nobody_there_is_said_in_one_sentence(front: Any) -> None:

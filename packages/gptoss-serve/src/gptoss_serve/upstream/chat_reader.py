@@ -60,6 +60,8 @@ class ChatReader:
         if not isinstance(choices, list) or not choices:
             return
         choice = choices[0]
+        if choice.get("finish_reason") == "error":
+            raise relayed(self._endpoint, choice)
         delta = choice.get("delta") or choice.get("message") or {}
         yield from self._thoughts(delta)
         yield from self._say("answer", _text(delta.get("content")))

@@ -11,13 +11,14 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import httpx
 
 from gptoss_serve.errors import ServeError, UpstreamError
+from gptoss_serve.sse import event_data
 from gptoss_serve.upstream.endpoint import Endpoint
 from gptoss_serve.upstream.refusals import RETRIED, refusal, unreachable
 
@@ -69,7 +70,7 @@ async def _attempt(
             if "text/event-stream" not in answer.headers.get("content-type", ""):
                 yield _whole(endpoint, await answer.aread())
                 return
-            async for data in _data(answer.aiter_lines()):
+            async for data in event_data(answer.aiter_bytes()):
                 begun = True
                 yield _event(endpoint, data)
     except httpx.TransportError as error:
@@ -110,21 +111,6 @@ def _seconds(retry_after: str | None) -> float | None:
         return max(0.0, float(retry_after or ""))
     except ValueError:
         return None
-
-
-async def _data(lines: AsyncIterator[str]) -> AsyncGenerator[str, None]:
-    """The data of server-sent events up to `[DONE]`."""
-    held: list[str] = []
-    async for line in lines:
-        if line.startswith("data:"):
-            held.append(line.removeprefix("data:").removeprefix(" "))
-        elif not line and held:
-            data, held = "\n".join(held), []
-            if data.strip() == "[DONE]":
-                return
-            yield data
-    if held and held != ["[DONE]"]:
-        yield "\n".join(held)
 
 
 def _event(endpoint: Endpoint, data: str) -> Json:
