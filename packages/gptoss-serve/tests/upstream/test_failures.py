@@ -139,6 +139,17 @@ def test_a_connection_that_breaks_before_anything_came_is_made_again(fake: Any, 
     assert len(upstream.bodies) == 2
 
 
+def test_a_connection_that_breaks_later_is_not_made_again(
+    fake: Any, front: Any, piece: Any
+) -> None:
+    upstream, url = fake([[piece(content="Hel"), RuntimeError()], [DONE]])
+    response = post(front(url, retries=2).url, input="Hi").json()
+    assert response["status"] == "failed"
+    assert "broke off" in response["error"]["message"]
+    assert response["output"][0]["content"][0]["text"] == "Hel"
+    assert len(upstream.bodies) == 1
+
+
 def test_nobody_there_is_said_in_one_sentence(front: Any) -> None:
     answer = post(front("http://127.0.0.1:9/v1", retries=1).url, input="Hi")
     assert answer.status_code == 502
