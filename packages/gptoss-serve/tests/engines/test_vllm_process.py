@@ -121,6 +121,7 @@ def test_it_serves_and_leaves_nobody(
     assert not Path(socket).parent.exists()
 
 
+@pytest.mark.slow
 def test_an_engine_over_it(python: Path, facts: Callable[[], dict]) -> None:  # type: ignore[type-arg]
     engine = open_engine("vllm", "nano", engine_python=str(python), context=32)
     try:
@@ -138,6 +139,7 @@ def test_an_engine_over_it(python: Path, facts: Callable[[], dict]) -> None:  # 
     assert_gone(facts()["pids"])
 
 
+@pytest.mark.slow
 def test_a_death_under_way_is_explained(python: Path) -> None:
     engine = open_engine("vllm", "nano", engine_python=str(python), engine_args="die")
     try:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import socketserver
@@ -58,17 +59,50 @@ def wait_for_the_installation() -> str:
     return python
 
 
+@contextlib.contextmanager
+def gptoss(*arguments: str, log: Path, says: str) -> Iterator[str]:
+    """A command of ours that runs until it is told to stop; what it says about its address."""
+    code = "from gptoss_harmony.cli import main; raise SystemExit(main())"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-c", code, *arguments], stdout=output, stderr=output
+        )
+    try:
+        deadline = time.monotonic() + 240
+        while (found := re.search(says, log.read_text())) is None:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield found[1]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
 @pytest.fixture(scope="module")
-def worker() -> Iterator[VllmEngine]:
+def python_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Our python as an MCP server; its address, or nothing where there is no jail."""
+    if shutil.which("bwrap") is None:
+        yield ""
+        return
+    arguments = ("tool", "serve", "python", "--jail", "bubblewrap", "--port", "0")
+    log = tmp_path_factory.mktemp("python") / "log"
+    with gptoss(*arguments, log=log, says=r"python at http://(\S+)/mcp") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def worker(python_server: str) -> Iterator[VllmEngine]:
     """The worker; bf16, because vLLM reads MXFP4 on few CPUs (those with AMX for 8-bit floats)."""
     python = wait_for_the_installation()
+    tools = f" tool_server={python_server}" if python_server else ""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         engine = VllmEngine.open(
             "nano",
             VllmEngine.Options(
                 engine_python=python,
-                engine_args="enforce_eager dtype=bfloat16",
+                engine_args="enforce_eager dtype=bfloat16" + tools,
                 experts="bf16",
                 context=2048,
             ),
@@ -251,23 +285,11 @@ def metric(worker: VllmEngine, name: str) -> float:
 
 @pytest.fixture
 def gptoss_serve(url: str, tmp_path: Path) -> Iterator[str]:
-    """`gptoss serve` as a process of its own, with vLLM behind it; its base URL."""
+    """`gptoss serve` with vLLM behind it; its base URL."""
+    arguments = ("serve", "--inference-backend", "vllm", "--engine-url", url, "--port", "0")
     log = tmp_path / "log"
-    code = "from gptoss_harmony.cli import main; raise SystemExit(main())"
-    arguments = ["serve", "--inference-backend", "vllm", "--engine-url", url, "--port", "0"]
-    arguments += ["--store", "memory", "--quiet"]
-    with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=output)
-    try:
-        deadline = time.monotonic() + 240
-        while (found := re.search(r"serving on (\S+)", log.read_text())) is None:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield found[1]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+    with gptoss(*arguments, "--store", "memory", log=log, says=r"serving on (\S+)") as base:
+        yield base
 
 
 def test_our_apis_over_it(gptoss_serve: str) -> None:
@@ -300,3 +322,18 @@ def test_our_apis_over_it(gptoss_serve: str) -> None:
     assert "".join(choice.delta.content or "" for choice in choices)
     assert choices[-1].finish_reason == "stop"
     assert chunks[-1].usage is not None
+
+
+def test_vllm_runs_our_python_over_mcp(worker: VllmEngine, python_server: str) -> None:
+    """vLLM's own Responses API, its own rendering and loop; only the tool is ours."""
+    require(bool(python_server), "bubblewrap is not installed")
+    replies = []
+    for sum_ in ("17 + 25", "31 + 44", "23 * 19"):
+        body = {"model": "nano", "input": f"What is {sum_}?", "temperature": 0}
+        body |= {"max_output_tokens": 200, "enable_response_messages": True}
+        body |= {"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}
+        answer = worker._http.post("responses", json=body)
+        assert answer.status_code == 200, answer.text
+        messages = answer.json()["output_messages"]
+        replies += [m["content"][0]["text"] for m in messages if m.get("name") == "python"]
+    assert {reply.strip() for reply in replies} & {"42", "75", "437"}
