@@ -300,7 +300,9 @@ def test_what_cannot_be_opened_is_said(fake: FakeOllama, monkeypatch: pytest.Mon
     assert "llama model" in opened("gpt-oss:20b")
     fake.show = {}
     monkeypatch.setenv("OLLAMA_HOST", fake.url)
-    engine = open_engine("ollama", "openai/gpt-oss-20b")
+    engine = open_engine("ollama", "openai/gpt-oss-20b", keep_alive="-1")
+    assert answer(engine)
+    assert fake.asked[-1]["keep_alive"] == -1
     assert (engine.spec.context_length, engine.spec.model_id) == (32_768, "gpt-oss:20b")
     engine.close()
     with pytest.raises(EngineError, match="closed"):

@@ -27,6 +27,7 @@ from gptoss_harmony.tokens import VOCABULARY_SIZE
 from gptoss_serve.engines.ollama_answer import Answer, refusal
 
 _PORT = 11434
+_LONGEST = 131_072  # of the published models
 _CONTEXT = 32_768  # what a graphics card of 16 GB holds beside gpt-oss-20b
 
 
@@ -74,7 +75,10 @@ class OllamaEngine:
         self, http: httpx.Client, model: str, *, context_length: int, keep_alive: str = ""
     ) -> None:
         self._http = http
-        self._model = {"model": model, **({"keep_alive": keep_alive} if keep_alive else {})}
+        self._model: dict[str, Any] = {"model": model}
+        if keep_alive:  # a number is one of seconds; a text needs a unit
+            digits = keep_alive.removeprefix("-").isdecimal()
+            self._model["keep_alive"] = int(keep_alive) if digits else keep_alive
         self._idle = threading.Condition()
         self._closed = False
         self._running = self._prompt_tokens = self._generated_tokens = 0
@@ -213,16 +217,17 @@ def _model_context(http: httpx.Client, model: str, url: str) -> int:
         if reply.status_code != 200:
             raise refusal(reply)
         info: dict[str, Any] = reply.json().get("model_info") or {}
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
+        kind = info.get("general.architecture", "gptoss")
+        longest = int(info.get(f"{kind}.context_length") or _LONGEST)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError, TypeError) as error:
         raise EngineError(
             f"no Ollama answers at {url} ({error}); start it with: ollama serve, or name another "
             "with --engine-url"
         ) from error
-    kind = info.get("general.architecture", "gptoss")
     if kind not in ("gptoss", "gpt-oss"):
         raise UsageError(f"{model} is a {kind} model, whose tokens are not those of gpt-oss")
-    return int(info.get(f"{kind}.context_length") or 131_072)
+    return longest
 
 
 def _models(http: httpx.Client) -> list[str]:
-    return [entry["name"] for entry in http.get("api/tags").json().get("models") or []]
+    return [str(entry.get("name")) for entry in http.get("api/tags").json().get("models") or []]

@@ -147,9 +147,10 @@ class TransformersEngine:
 
     def stats(self) -> EngineStats:
         """Counters and memory right now."""
-        counts = self._counts
+        counts, waiting = self._counts, self._turns.waiting
         return EngineStats(
-            running=counts.open,
+            running=max(0, counts.open - waiting),
+            waiting=waiting,
             prompt_tokens=counts.prompt,
             cached_tokens=counts.cached,
             generated_tokens=counts.generated,

@@ -131,7 +131,8 @@ class Batch:
             **asked,
         )
         if not accepted:
-            self._fail(name, EngineError(f"continuous batching stopped working: {self._broken!r}"))
+            problem = f"continuous batching stopped working: {self._broken!r}"
+            self._fail(name, EngineError(f"{problem}; start again, perhaps with --batching off"))
 
     def leave(self) -> None:
         """Stop after the present step and give up the model and the pool."""

@@ -133,7 +133,11 @@ def choose_device(name: str) -> torch.device:
     """
     import torch
 
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if name == "auto":
         name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
     try:

@@ -52,9 +52,9 @@ class Turns:
         self._worker.start()
 
     @property
-    def idle(self) -> bool:
-        """Whether a request would have the lane for itself."""
-        return not self._waiting and not self._running
+    def waiting(self) -> int:
+        """Requests that have not had a turn."""
+        return len(self._waiting)
 
     @property
     def kept_bytes(self) -> int:
