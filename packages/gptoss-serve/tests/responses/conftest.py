@@ -8,7 +8,12 @@ import re
 from typing import Any, get_args
 
 import pytest
-from openai.types.responses import Response, ResponseItemList, ResponseStreamEvent
+from openai.types.responses import (
+    CompactedResponse,
+    Response,
+    ResponseItemList,
+    ResponseStreamEvent,
+)
 from pydantic import BaseModel
 
 Json = dict[str, Any]
@@ -30,6 +35,7 @@ BEYOND = {
     "ResponseShellCallCommandAddedEvent": {"item_id"},
     "ResponseShellCallCommandDeltaEvent": {"item_id"},
     "ResponseShellCallCommandDoneEvent": {"item_id"},
+    "LocalShellCallOutput": {"call_id"},  # as clients send it
     "Logprob": {"bytes"},
     "LogprobTopLogprob": {"bytes"},
 }
@@ -112,6 +118,10 @@ class Conformance:
     def item_list(self, listing: Json) -> None:
         """A page of items."""
         assert_exact(ResponseItemList.model_validate(listing, strict=True), "list")
+
+    def compaction(self, compaction: Json) -> None:
+        """The answer of `/v1/responses/compact`."""
+        assert_exact(CompactedResponse.model_validate(compaction, strict=True), "compaction")
 
     def event(self, event: Json) -> None:
         """One event."""

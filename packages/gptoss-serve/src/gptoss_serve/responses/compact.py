@@ -1,7 +1,8 @@
-"""`/v1/responses/compact`: a long conversation as the user's messages and one summary.
+"""`/v1/responses/compact`: a long conversation as one item, sealed.
 
-The model itself writes the summary, in a turn of its own. The compaction item seals it together
-with the system and developer messages, which it must not lose either.
+The model itself writes a summary, in a turn of its own. The item holds it together with the user's
+messages and the system and developer messages, word for word. They are inside of it because the
+output of a response, as OpenAI's client types it, has no place for a user's message.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 from gptoss_harmony import Message, Role, TextContent, user_message
 from gptoss_serve.errors import ServeError
@@ -56,32 +56,24 @@ async def compacted(prepared: Prepared, events: AsyncIterator[Event]) -> Json:
             "the model wrote no summary; try again, or send a part of the conversation",
             code="no_summary",
         )
-    sealed = seal(json.dumps({"summary": summary, "developer": prepared.developer}))
+    content = {
+        "developer": prepared.developer,
+        "user": _user_texts(prepared.conversation),
+        "summary": summary,
+    }
+    sealed = seal(json.dumps(content))
     return {
         "id": new_id("resp"),
         "object": "response.compaction",
         "created_at": int(time.time()),
-        "output": [
-            *_user_messages(prepared.conversation),
-            {"id": new_id("cmp"), "type": "compaction", "encrypted_content": sealed},
-        ],
+        "output": [{"id": new_id("cmp"), "type": "compaction", "encrypted_content": sealed}],
         "usage": usage_object(usage),
     }
 
 
-def _user_messages(messages: Sequence[Message]) -> list[Json]:
+def _user_texts(messages: Sequence[Message]) -> list[str]:
     return [
-        {
-            "id": new_id("msg"),
-            "type": "message",
-            "role": "user",
-            "status": "completed",
-            "content": [_part(part) for part in message.content if isinstance(part, TextContent)],
-        }
+        "".join(part.text for part in message.content if isinstance(part, TextContent))
         for message in messages
         if message.author.role == Role.USER
     ]
-
-
-def _part(content: TextContent) -> dict[str, Any]:
-    return {"type": "input_text", "text": content.text}

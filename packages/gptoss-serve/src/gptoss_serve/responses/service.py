@@ -70,12 +70,8 @@ class ResponseService:
         self._admission = admission
         self._background = Background(store)
 
-    async def create(self, request: ResponsesRequest, *, client: str = "") -> Answering:
+    async def create(self, request: ResponsesRequest) -> Answering:
         """Check a request and get ready to answer it.
-
-        Args:
-            request: what is asked.
-            client: who asks, for a fair turn.
 
         Raises:
             ServeError: it cannot be served.
@@ -88,7 +84,7 @@ class ResponseService:
         response = new_response(
             request, prepared.plan, response_id=new_id("resp"), model=model, store=store
         )
-        return Answering(self, prepared, response, client=client)
+        return Answering(self, prepared, response)
 
     async def start(self, answering: Answering) -> Running:
         """Answer in the background."""
@@ -124,7 +120,7 @@ class ResponseService:
         }
 
     async def compact(self, request: CompactRequest) -> Json:
-        """A conversation in fewer tokens: the user's messages and a summary of everything.
+        """A conversation in fewer tokens, as one item: the user's messages and a summary.
 
         Raises:
             ServeError: it cannot be served, or the model wrote no summary.
@@ -227,12 +223,12 @@ class ResponseService:
 
     @asynccontextmanager
     async def turn(
-        self, prepared: Prepared, *, client: str = ""
+        self, prepared: Prepared
     ) -> AsyncIterator[tuple[AsyncGenerator[Event, None], States]]:
         """The events of a turn, within a slot; and what its tools must remember."""
         before = prepared.tool_states
         async with (
-            self._admission.slot(client),
+            self._admission.slot(),
             self._tools(prepared) as (tools, remote),
             aclosing(self._events(prepared, tools, remote)) as events,
         ):

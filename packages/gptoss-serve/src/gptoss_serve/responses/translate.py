@@ -6,7 +6,7 @@
 | system and developer messages | joined into the one developer message |
 | assistant message | final; with `phase: commentary` a preamble |
 | reasoning | analysis: its content, else `encrypted_content`, else its summary |
-| compaction | the summary as final, with the developer messages that were compacted |
+| compaction | the developer and user messages of then, and the summary as final |
 | function_call, custom_tool_call | a call on commentary |
 | their outputs | the tool's message, named by `call_id` |
 | calls and results of other tools | see `translate_calls` |
@@ -126,10 +126,12 @@ class Translation:
         text = unseal(_string(item, "encrypted_content", where))
         try:
             content = json.loads(text or "")
-            summary, developer = str(content["summary"]), list(map(str, content["developer"]))
+            summary = str(content["summary"])
+            developer, user = (list(map(str, content[role])) for role in ("developer", "user"))
         except (ValueError, TypeError, KeyError) as error:
             raise _foreign(where) from error
         self.instructions += developer
+        self.messages += map(user_message, user)
         self.messages.append(assistant_message(summary, channel="final"))
 
     def _call(self, item: Mapping[str, Any], where: str) -> None:
