@@ -70,8 +70,12 @@ class ResponseService:
         self._admission = admission
         self._background = Background(store)
 
-    async def create(self, request: ResponsesRequest) -> Answering:
+    async def create(self, request: ResponsesRequest, *, client: str = "") -> Answering:
         """Check a request and get ready to answer it.
+
+        Args:
+            request: what is asked.
+            client: who asks, for a fair turn.
 
         Raises:
             ServeError: it cannot be served.
@@ -84,7 +88,7 @@ class ResponseService:
         response = new_response(
             request, prepared.plan, response_id=new_id("resp"), model=model, store=store
         )
-        return Answering(self, prepared, response)
+        return Answering(self, prepared, response, client=client)
 
     async def start(self, answering: Answering) -> Running:
         """Answer in the background."""
@@ -223,12 +227,12 @@ class ResponseService:
 
     @asynccontextmanager
     async def turn(
-        self, prepared: Prepared
+        self, prepared: Prepared, *, client: str = ""
     ) -> AsyncIterator[tuple[AsyncGenerator[Event, None], States]]:
         """The events of a turn, within a slot; and what its tools must remember."""
         before = prepared.tool_states
         async with (
-            self._admission.slot(),
+            self._admission.slot(client),
             self._tools(prepared) as (tools, remote),
             aclosing(self._events(prepared, tools, remote)) as events,
         ):
