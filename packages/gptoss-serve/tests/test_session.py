@@ -74,9 +74,19 @@ def test_a_tool_that_does_not_exist_is_answered() -> None:
     assert text.startswith("1 + 1"), "text was lost"
 
 
+def test_the_budget_of_tool_calls_leaves_an_answer() -> None:
+    events = respond([CODE, CODE, ANSWER], tools=[SlowTool()], budget=Budget(tool_calls=1))
+    answered = [event for event in events if isinstance(event, ToolAnswered)]
+    assert [event.failed for event in answered] == [False, True]
+    assert "The limit of tool calls is reached (1)." in answered[1].text
+    assert isinstance(events[-1], TurnDone)
+    assert events[-1].reason == "stop"
+
+
 def test_the_budget_of_tool_calls_ends_the_turn() -> None:
     events = respond([CODE], tools=[SlowTool()], budget=Budget(tool_calls=3))
-    assert sum(isinstance(event, ToolAnswered) for event in events) == 3
+    answered = [event for event in events if isinstance(event, ToolAnswered)]
+    assert [event.failed for event in answered] == [False, False, False, True]
     assert isinstance(events[-1], TurnDone)
     assert events[-1].reason == "tool_calls"
 

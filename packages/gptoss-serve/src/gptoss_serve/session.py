@@ -35,6 +35,10 @@ from gptoss_serve.toolbox import Reporting
 from gptoss_serve.turn import Turn
 from gptoss_serve.watch import GenerationEnd, GenerationStart, Unwatched, Watch
 
+_NO_MORE_CALLS = (
+    "This call was not made; answer with what you know. The limit of tool calls is reached"
+)
+
 
 class Session:
     """Answers turns with one engine; any number at a time.
@@ -88,6 +92,7 @@ class _Loop:
         self._usage = Usage()
         self._index = 0
         self._tool_calls = 0
+        self._was_refused = False
         clock = asyncio.get_running_loop().time
         self._clock = clock
         seconds = turn.budget.seconds
@@ -141,7 +146,6 @@ class _Loop:
             if text:
                 yield PartDelta(index, "builtin", text)
             yield PartDone(index, "builtin", name, text, True)
-            self._tool_calls += 1
             yield await self._run_tool(index, call)
 
     def _started(self, start: RoundStart) -> GenerationStart:
@@ -174,9 +178,7 @@ class _Loop:
             return "length"
         if not answer.calls:
             return "stop"
-        self._tool_calls += len(answer.calls)
-        most = self._turn.budget.tool_calls
-        if most is not None and self._tool_calls > most:
+        if self._was_refused:  # it was told that there are no more calls, and calls again
             return "tool_calls"
         return "time" if self._is_late() else None
 
@@ -193,6 +195,13 @@ class _Loop:
         recipient = call.recipient or ""
         name = recipient.removeprefix("functions.")
         tool = self._turn.tool_named(recipient)
+        most = self._turn.budget.tool_calls
+        if most is not None and self._tool_calls >= most:
+            self._was_refused = True
+            text = f"{_NO_MORE_CALLS} ({most})."
+            self._keep([_tool_reply(call, text)])
+            return ToolAnswered(index, name, text, failed=True)
+        self._tool_calls += 1
         if tool is None:
             known = [*(t.name for t in self._turn.tools), *sorted(self._turn.functions)]
             text = f"There is no tool {recipient!r}. Tools: {', '.join(known) or 'none'}."

@@ -22,7 +22,8 @@ class Budget:
     """What a turn may cost beside tokens, which are `Sampling.max_tokens` over all rounds.
 
     Attributes:
-        tool_calls: most calls of builtin tools; None does not count.
+        tool_calls: most calls of builtin tools; None does not count. One call more is answered
+            that there are no more; a model that calls yet again ends the turn.
         seconds: wall-clock time after which the turn ends where it stands; None never.
     """
 

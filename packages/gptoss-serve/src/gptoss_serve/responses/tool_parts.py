@@ -84,6 +84,9 @@ class CodeItem(Item):
         """The output is there."""
         if self._with_outputs:
             self.item["outputs"] = [{"type": "logs", "logs": answered.text}]
+        if answered.failed:
+            self.item["status"] = "failed"
+            return [self.finished()]
         return [self.event("code_interpreter_call.completed"), self.done(complete=True)]
 
 

@@ -257,12 +257,19 @@ def test_a_call_that_was_cut_short_is_put_to_nobody(ask: Any, shop: Any, called:
     assert of_type(response, "mcp_call")[0]["status"] == "incomplete"
 
 
-def test_calls_are_counted(ask: Any, shop: Any, called: Called) -> None:
+def test_calls_are_counted(ask: Any, shop: Any, called: Called, done: str) -> None:
     price = called("shop__price", '{"fruit": "fig"}')
-    asker = ask(price, price, price, mcp=shop.access)
-    response = asyncio.run(asker(input="Hi", tools=[shop.tool()], max_tool_calls=2))
-    assert len(shop.calls) == 2
-    assert of_type(response, "mcp_call")[2]["status"] == "incomplete"
+    for replies, statuses in (
+        ((price, price, done), ["completed", "failed"]),
+        ((price, price, price), ["completed", "failed", "incomplete"]),
+    ):
+        shop.calls.clear()
+        asker = ask(*replies, mcp=shop.access)
+        response = asyncio.run(asker(input="Hi", tools=[shop.tool()], max_tool_calls=1))
+        assert len(shop.calls) == 1
+        calls = of_type(response, "mcp_call")
+        assert [call["status"] for call in calls] == statuses
+        assert "The limit of tool calls is reached" in calls[1]["error"]["message"]
 
 
 @pytest.mark.parametrize(
