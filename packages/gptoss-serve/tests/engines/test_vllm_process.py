@@ -194,7 +194,10 @@ def test_a_killed_program_takes_everything_along(
     assert all(map(is_alive, pids))
     os.kill(us.pid if victim == "us" else worker, signal.SIGKILL)
     assert_gone([worker, *pids] if victim == "us" else pids[:1])
-    if victim == "worker":
+    if victim == "us":
+        arguments = facts()["arguments"]
+        assert not Path(arguments[arguments.index("--uds") + 1]).parent.exists()
+    else:
         os.kill(pids[1], signal.SIGKILL)  # the program in vLLM's place does not look after its own
     us.communicate()
 

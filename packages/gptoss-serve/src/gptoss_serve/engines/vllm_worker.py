@@ -9,7 +9,8 @@ PYTHON vllm_worker.py --uds FILE MODEL ... < pipe
 
 The arguments are those of vLLM's server. The pipe says when to stop: it closes when whoever holds
 its other end closes it or dies, even by SIGKILL. Then the server gets SIGTERM, and what is left of
-its process group after a while SIGKILL.
+its process group after a while SIGKILL. Who closes the pipe removes the folder of the socket; for
+one who died the worker does.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import importlib.metadata
 import importlib.util
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +85,8 @@ def main(arguments: list[str]) -> int:
         watch(server, parent)
     finally:
         code = end(server)
+        if os.getppid() != parent:
+            shutil.rmtree(os.path.dirname(arguments[arguments.index("--uds") + 1]), True)
     return code
 
 
