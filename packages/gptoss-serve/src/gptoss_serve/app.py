@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from gptoss_harmony import Engine, HarmonyError
 from gptoss_serve.completions.routes import completions_router
@@ -28,7 +29,8 @@ from gptoss_serve.limits import Admission
 from gptoss_serve.local_servers import local_servers_router
 from gptoss_serve.metrics import Metrics
 from gptoss_serve.models import ModelNames
-from gptoss_serve.operations import operations_router
+from gptoss_serve.openapi import documented
+from gptoss_serve.operations import operations_router, own_version
 from gptoss_serve.responses.routes import responses_router
 from gptoss_serve.responses.service import ResponseService
 from gptoss_serve.responses.store import ResponseStore
@@ -90,6 +92,8 @@ def create_app(
     app.include_router(operations_router(models, metrics, admission))
     app.include_router(local_servers_router(models))
     app.include_router(web_router())
+    document = documented(app, own_version(), with_keys=bool(settings.keys))
+    app.openapi = document  # type: ignore[method-assign]
     _add_error_handlers(app)
     if settings.origins:
         app.add_middleware(
@@ -142,7 +146,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         failure: ServeError = InvalidRequest(str(error.detail))
         if error.status_code == 404:
             failure = NotFound(f"there is nothing at {request.url.path}")
-        return JSONResponse(failure.body(), status_code=error.status_code, headers=error.headers)
+        headers = {"allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return JSONResponse(failure.body(), status_code=error.status_code, headers=headers)
 
     async def unknown(_: Request, error: Exception) -> Response:
         _log.error("a request failed", exc_info=error)
@@ -151,3 +156,13 @@ def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HarmonyError, known)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unknown)
+
+
+def _allowed(request: Request) -> str:
+    """The methods that a path has, over all its routes."""
+
+    def has(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return ", ".join(filter(has, ("DELETE", "GET", "HEAD", "POST")))
