@@ -52,7 +52,8 @@ def test_openai_and_agents_in_javascript(nano: Any) -> None:
         "arguments": WEATHER,
         "answer": "The result: sunny.",
     }
-    assert got["background"] == {"begun": "queued", "answer": GREETING, "gone": 404}
+    assert got["background"].pop("begun") in ("queued", "in_progress")
+    assert got["background"] == {"answer": GREETING, "gone": 404}
     assert got["chat"].pop("reasoning")
     assert got["chat"] == {**greetings, "parsed": MARIA}
     assert got["rest"]["completion"] == GREETING
