@@ -14,6 +14,7 @@ from gptoss_serve import ServerSettings
 SECRET = "sk-secret-key"
 PROMPT = "the prompt nobody may read in a log"
 
+CHAT = [{"role": "user", "content": "Hi"}]
 DONE = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
 
 
@@ -26,36 +27,32 @@ def events(answer: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
-@pytest.mark.parametrize(
-    ("status", "there", "here", "words"),
-    [
-        (400, {"error": {"message": "no", "param": "seed", "code": "bad"}}, 400, "no"),
-        (422, {"detail": [{"loc": ["body", "seed"]}]}, 400, "seed"),
-        (401, {"error": {"message": f"bad key {SECRET}"}}, 401, "GPTOSS_UPSTREAM_KEY"),
-        (403, {"message": "not for you"}, 401, "GPTOSS_UPSTREAM_KEY"),
-        (404, {"error": {"message": "no such model"}}, 404, "--upstream-model"),
-        (429, {"error": {"message": "slow down"}}, 429, "slow down"),
-        (503, {"error": "loading the model"}, 503, "loading the model"),
-        (500, {"error": {"message": "out of memory"}}, 502, "out of memory"),
-        (302, {}, 502, "answered 302"),
-    ],
-)
-def test_refusals_keep_their_shape(
-    fake: Any, front: Any, status: int, there: Any, here: int, words: str
-) -> None:
-    _, url = fake([(status, there)] * 2)
+REFUSALS: list[tuple[int, Any, int, str]] = [
+    (400, {"error": {"message": "no", "param": "seed", "code": "bad"}}, 400, "no"),
+    (422, {"detail": [{"loc": ["body", "seed"]}]}, 400, "seed"),
+    (401, {"error": {"message": f"bad key {SECRET}"}}, 401, "GPTOSS_UPSTREAM_KEY"),
+    (403, {"message": "not for you"}, 401, "GPTOSS_UPSTREAM_KEY"),
+    (404, {"error": {"message": "no such model"}}, 404, "--upstream-model"),
+    (429, {"error": {"message": "slow down"}}, 429, "slow down"),
+    (503, {"error": "loading the model"}, 503, "loading the model"),
+    (500, {"error": {"message": "out of memory"}}, 502, "out of memory"),
+    (302, {}, 502, "answered 302"),
+]
+
+
+def test_refusals_keep_their_shape(fake: Any, front: Any) -> None:
+    _, url = fake([(status, there) for status, there, _, _ in REFUSALS for _ in range(2)])
     server = front(url, key=SECRET)
-    for path, body in (("responses", {"input": "Hi"}), ("chat/completions", {"messages": CHAT})):
-        for_client = post(server.url, path, **body)
-        assert for_client.status_code == here, for_client.text
-        error = for_client.json()["error"]
-        assert words in error["message"]
-        assert url in error["message"]
-        assert SECRET not in for_client.text
-        assert error["param"] == ("seed" if status == 400 else None)
-
-
-CHAT = [{"role": "user", "content": "Hi"}]
+    asked = (("responses", {"input": "Hi"}), ("chat/completions", {"messages": CHAT}))
+    for status, _, here, words in REFUSALS:
+        for path, body in asked:
+            answer = post(server.url, path, **body)
+            assert answer.status_code == here, answer.text
+            error = answer.json()["error"]
+            assert words in error["message"]
+            assert url in error["message"]
+            assert SECRET not in answer.text
+            assert error["param"] == ("seed" if status == 400 else None)
 
 
 def test_a_busy_server_is_asked_again_with_the_same_key(fake: Any, front: Any) -> None:
