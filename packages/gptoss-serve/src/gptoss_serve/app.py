@@ -84,7 +84,7 @@ def create_app(
         title="gptoss",
         docs_url=None,
         redoc_url=None,
-        lifespan=_lifespan(session, service, store, admission, settings, toolbox),
+        lifespan=_lifespan(session, service, admission, settings, toolbox),
     )
     app.state.admission = admission
     app.include_router(responses_router(service, settings))
@@ -109,7 +109,6 @@ def create_app(
 def _lifespan(
     session: Session,
     service: ResponseService,
-    store: ResponseStore | None,
     admission: Admission,
     settings: ServerSettings,
     toolbox: Toolbox,
@@ -118,8 +117,7 @@ def _lifespan(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if store is not None:
-            await store.expire()
+        await service.open()
         tidying = asyncio.create_task(toolbox.keep_tidy())
         yield
         # The server has stopped listening; background answers may still run.

@@ -617,5 +617,11 @@ def test_thoughts_can_be_sealed_after_the_fact(place: Any) -> None:
     answers = server.talk([("POST", "/v1/responses", {"input": "Hello"}), ("GET", path, None)])
     thought = outputs(answers[1].json(), "reasoning")[0]
     sealed = {"type": "reasoning", "summary": [], "encrypted_content": thought["encrypted_content"]}
-    server.ask({"input": [{"role": "user", "content": "Hello"}, sealed]})
-    assert "<|channel|>analysis<|message|>Hm.<|end|>" in server.prompt
+    path = "/v1/responses/{id}/input_items?include=reasoning.encrypted_content"
+    bare = {k: v for k, v in thought.items() if k != "encrypted_content"}
+    for item in (sealed, bare):
+        body = {"input": [{"role": "user", "content": "Hello"}, item]}
+        _, listing = server.talk([("POST", "/v1/responses", body), ("GET", path, None)])
+        assert "<|channel|>analysis<|message|>Hm.<|end|>" in server.prompt
+        listed = listing.json()["data"][0]
+        assert listed["encrypted_content"] == thought["encrypted_content"]

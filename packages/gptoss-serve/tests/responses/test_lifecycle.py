@@ -340,6 +340,28 @@ def test_a_response_whose_server_is_gone_has_failed(tmp_path: Path, conformance:
     asyncio.run(run())
 
 
+def test_a_server_forgets_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptoss_serve.responses.service._SWEEP_SECONDS", 0.01)
+
+    async def run() -> None:
+        now = [0.0]
+        store = ResponseStore(None, seconds_to_live=10, clock=lambda: now[0])
+        async with server(store=store) as (http, _):
+            await create(http, input="Hi")
+            now[0] = 11
+            async with asyncio.timeout(60):
+                while await _count(store):
+                    await asyncio.sleep(0.01)
+        store.close()
+
+    asyncio.run(run())
+
+
+async def _count(store: ResponseStore) -> int:
+    query = "SELECT (SELECT COUNT(*) FROM responses) + (SELECT COUNT(*) FROM items)"
+    return int((await store._run(lambda db: db.execute(query).fetchone()))[0])
+
+
 class Breaking(ScriptedEngine):
     """Fails after some tokens."""
 

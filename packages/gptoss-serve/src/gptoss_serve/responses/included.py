@@ -26,13 +26,16 @@ def with_included(record: Record, include: Sequence[str]) -> Json:
                 param=f"include[{position}]",
             )
     response: Json = record.response
-    if ENCRYPTED in include:
-        response = {**response, "output": [_with_seal(item) for item in response["output"]]}
-    return response
+    return {**response, "output": items_with_included(response["output"], include)}
+
+
+def items_with_included(items: list[Json], include: Sequence[str]) -> list[Json]:
+    """The items with what can be added to any."""
+    return [_with_seal(item) for item in items] if ENCRYPTED in include else items
 
 
 def _with_seal(item: Json) -> Json:
     if item["type"] != "reasoning" or "encrypted_content" in item:
         return item
-    parts = item.get("content") or item["summary"]
+    parts = item.get("content") or item.get("summary") or []
     return {**item, "encrypted_content": seal("".join(part["text"] for part in parts))}

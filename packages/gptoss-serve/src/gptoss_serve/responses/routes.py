@@ -80,7 +80,8 @@ class _Routes:
     async def compact(self, request: Request) -> Response:
         """Make a conversation shorter."""
         body = await read_json(request, self._settings)
-        work = self._service.compact(checked(CompactRequest, body))
+        asked = checked(CompactRequest, body)
+        work = self._service.compact(asked, client=client_of(request))
         return JSONResponse(await until_disconnect(request, work))
 
     async def get(self, request: Request, response_id: str) -> Response:
@@ -107,12 +108,12 @@ class _Routes:
     async def input_items(self, request: Request, response_id: str) -> Response:
         """List what the request brought."""
         query = request.query_params
-        query_include(query)
         page = await self._service.input_items(
             response_id,
             order=query.get("order", "desc"),
             after=query.get("after"),
             limit=number(query, "limit", default=20),
+            include=query_include(query),
         )
         return JSONResponse(page)
 

@@ -7,6 +7,7 @@ its own and keeps its events, so that a stream can be resumed after any of them.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from gptoss_serve.limits import Admission
 from gptoss_serve.models import ModelNames
 from gptoss_serve.responses.answering import Answering
 from gptoss_serve.responses.compact import asked_for_summary, compacted
-from gptoss_serve.responses.included import with_included
+from gptoss_serve.responses.included import items_with_included, with_included
 from gptoss_serve.responses.listing import page_of
 from gptoss_serve.responses.parts import Json, new_id
 from gptoss_serve.responses.prepare import Prepared, prepare
@@ -34,8 +35,10 @@ from gptoss_serve.settings import ServerSettings
 from gptoss_serve.toolbox import Toolbox, tool_states
 from gptoss_serve.turn import without_oldest
 
+_log = logging.getLogger("gptoss_serve")
 _UNFINISHED = ("queued", "in_progress")
 _LOST = "the server that made this response stopped before it was finished; ask again"
+_SWEEP_SECONDS = 60.0
 _STOP_SECONDS = 20.0  # how long another server may take to stop a response
 States = Callable[[], dict[str, Any]]
 
@@ -69,6 +72,7 @@ class ResponseService:
         self._models = models
         self._admission = admission
         self._background = Background(store)
+        self._sweep: asyncio.Task[None] | None = None
 
     async def create(self, request: ResponsesRequest, *, client: str = "") -> Answering:
         """Check a request and get ready to answer it.
@@ -82,7 +86,9 @@ class ResponseService:
         """
         model = self._models.resolve(request.model)
         if request.background and self.store is None:
-            raise InvalidRequest("background needs a store; this server has none", param="store")
+            raise InvalidRequest(
+                "background needs a store; this server has none", param="background"
+            )
         prepared = await self._prepared(request)
         store = self.store is not None and request.store is not False
         response = new_response(
@@ -123,8 +129,12 @@ class ResponseService:
             "input_tokens": len(prompt.tokens) + len(prefill),
         }
 
-    async def compact(self, request: CompactRequest) -> Json:
+    async def compact(self, request: CompactRequest, *, client: str = "") -> Json:
         """A conversation in fewer tokens, as one item: the user's messages and a summary.
+
+        Args:
+            request: the conversation.
+            client: who asks, for a fair turn.
 
         Raises:
             ServeError: it cannot be served, or the model wrote no summary.
@@ -132,7 +142,7 @@ class ResponseService:
         self._models.resolve(request.model)
         prepared = await self._prepared(request.as_response())
         asked = asked_for_summary(prepared)
-        async with self.turn(asked) as (events, _):
+        async with self.turn(asked, client=client) as (events, _):
             return await compacted(prepared, events)
 
     async def get(self, response_id: str, *, include: Sequence[str] = ()) -> Json:
@@ -155,16 +165,23 @@ class ResponseService:
         return with_included(record, include)
 
     async def input_items(
-        self, response_id: str, *, order: str, after: str | None, limit: int
+        self,
+        response_id: str,
+        *,
+        order: str = "desc",
+        after: str | None = None,
+        limit: int = 20,
+        include: Sequence[str] = (),
     ) -> Json:
-        """A page of what the request brought.
+        """A page of what the request brought; `include` can add sealed thoughts.
 
         Raises:
             NotFound: there is no such response.
             InvalidRequest: a page that makes no sense.
         """
         record = await self.record(response_id)
-        return page_of(record.input_items, order=order, after=after, limit=limit)
+        items = items_with_included(record.input_items, include)
+        return page_of(items, order=order, after=after, limit=limit)
 
     async def follow(
         self, response_id: str, starting_after: int
@@ -221,9 +238,26 @@ class ResponseService:
         """Note that a kept response refers to what its tools hold."""
         self._toolbox.hold(response_id, states)
 
+    async def open(self) -> None:
+        """Forget what is over its time, now and as long as the server runs."""
+        if self.store is not None:
+            await self.store.expire()
+            self._sweep = asyncio.create_task(self._sweep_often(self.store))
+
     async def close(self) -> None:
         """Stop what runs in the background."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            await asyncio.wait([self._sweep])
         await self._background.close()
+
+    async def _sweep_often(self, store: ResponseStore) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            try:
+                await store.expire()
+            except Exception as error:  # such as a file that is locked; the next time will do
+                _log.warning("cannot sweep the store of responses", exc_info=error)
 
     @asynccontextmanager
     async def turn(

@@ -43,7 +43,6 @@ CREATE TABLE IF NOT EXISTS leases (
 ) WITHOUT ROWID;
 """
 _TOUCH = "UPDATE leases SET until = until WHERE id = ?"
-_SWEEP_SECONDS = 60.0  # between two looks for what is over its time
 _FIELDS = (
     *("response", "input_items", "messages", "developer", "calls"),
     *("tool_states", "include", "is_stream", "events"),
@@ -115,7 +114,6 @@ class ResponseStore:
         self._ttl = seconds_to_live
         self._clock = clock
         self._lock = threading.Lock()
-        self._next_sweep = clock() + _SWEEP_SECONDS
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,9 +151,6 @@ class ResponseStore:
                 db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, 0)", (response_id, until))
 
         await self._run(write)
-        if self._clock() >= self._next_sweep:
-            self._next_sweep = self._clock() + _SWEEP_SECONDS
-            await self.expire()
 
     async def replace(self, record: Record, *, last: bool) -> bool:
         """Write a response with a lease again, unless it was deleted; returns whether it was there.
