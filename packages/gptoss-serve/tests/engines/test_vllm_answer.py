@@ -52,6 +52,8 @@ class FakeVllm:
             return self.refusal
         body = json.loads(request.content)
         self.bodies.append(body)
+        if "grammars" in self.ignores and body["prompt"] != PROBE and "structured_outputs" in body:
+            return httpx.Response(400, json={"error": {"message": "Grammar error: no %lark here"}})
         known = {name: body[name] for name in body if name not in self.ignores}
         if known.get("structured_outputs") and body["prompt"] == PROBE:
             known["allowed_token_ids"] = [UNLIKELY]
@@ -140,6 +142,17 @@ def test_a_grammar_is_sent_and_its_answer_still_checked() -> None:
     assert outputs[-1].finish_reason == "stop"
     assert made.format.whole_lark() == fake.bodies[0]["structured_outputs"]["grammar"]
     assert not any("structured_outputs" in body for body in fake.bodies[1:])
+    engine.close()
+
+
+def test_a_grammar_that_the_server_cannot_read_is_held_here() -> None:
+    engine = FakeVllm({1: 1.0}, ignores=("grammars",)).engine()
+    outputs = list(engine.generate([9], Sampling(max_tokens=8), constraint=grammar().constraint()))
+    text = load_encoding().decode(tokens_of(outputs))
+    assert text.startswith("<|channel|>")
+    sampling = Sampling(max_tokens=8, top_p=0.5)
+    with pytest.raises(Unsupported, match=r"top_p.*no %lark here"):
+        list(engine.generate([9], sampling, constraint=grammar().constraint()))
     engine.close()
 
 

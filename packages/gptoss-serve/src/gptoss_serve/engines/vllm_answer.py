@@ -29,7 +29,7 @@ from gptoss_harmony import Constraint, Prompt, Sampling, TokenOutput
 from gptoss_harmony.errors import ContextOverflow, EngineError, HarmonyError, Unsupported
 from gptoss_harmony.generation import TokenStream
 from gptoss_harmony.tokens import VOCABULARY_SIZE
-from gptoss_serve.engines.vllm_server import WHOLE_GRAMMAR, Canceller, VllmServer
+from gptoss_serve.engines.vllm_server import WHOLE_GRAMMAR, Canceller, RequestRefused, VllmServer
 from gptoss_serve.engines.vllm_wire import (
     completion,
     prompt_scores,
@@ -128,8 +128,16 @@ class Answer:
         for feature, wanted in asked.items():
             if wanted and feature not in features:
                 raise Unsupported(f"this vLLM server does not support {feature}; update vLLM")
-        if self._constraint is None or self._grammar() is not None:
-            return
+        if self._constraint is not None and self._grammar() is None:
+            self._refuse_truncation(
+                "it does not hold whole answers to a grammar; start it with "
+                "--structured-outputs-config "
+                '\'{"backend": "guidance", "enable_in_reasoning": true}\''
+            )
+
+    def _refuse_truncation(self, reason: str) -> None:
+        """Refuse what the second way of a constraint cannot do."""
+        sampling = self._sampling
         truncating = {
             "top_p": sampling.top_p < 1 and sampling.temperature > 0,
             "top_k": sampling.top_k > 0 and sampling.temperature > 0,
@@ -140,9 +148,7 @@ class Answer:
         for name, wanted in truncating.items():
             if wanted:
                 raise Unsupported(
-                    f"this vLLM server cannot combine {name} with a constraint: it does not hold "
-                    "whole answers to a grammar; start it with --structured-outputs-config "
-                    '\'{"backend": "guidance", "enable_in_reasoning": true}\''
+                    f"this vLLM server cannot combine {name} with the constraint: {reason}"
                 )
 
     def _score(self) -> None:
@@ -183,13 +189,11 @@ class Answer:
         """The answer in as many requests as it takes."""
         done: list[int] = []
         reason = None
-        more: dict[str, Any] = {}
-        if (grammar := self._grammar()) is not None:
-            more = {"structured_outputs": {"grammar": grammar}}
+        grammar = self._grammar()
         refused = False
         while reason is None and not self.canceller.cancelled:
-            outputs = self._next(stream, constraint, done, refused=refused, **more)
-            more = {}  # a grammar starts where an answer starts
+            outputs = self._next(stream, constraint, done, refused=refused, grammar=grammar)
+            grammar = None  # it starts where an answer starts
             refused = True
             with closing(outputs):  # which stops what the server still writes
                 for output in outputs:
@@ -210,12 +214,14 @@ class Answer:
         done: list[int],
         *,
         refused: bool,
-        **more: Any,
+        grammar: str | None,
     ) -> _Outputs:
-        """More tokens: the only one, one of the allowed after a refusal, or a free run."""
+        """More tokens: by the grammar, the only one, one of the allowed, or a free run."""
         row = np.zeros(_WORDS, np.int32)
-        if more or not constraint.fill(row):
-            return self._ask(stream, done, **more)
+        if grammar is not None:
+            return self._by_grammar(stream, grammar)
+        if not constraint.fill(row):
+            return self._ask(stream, done)
         allowed = _tokens(row)
         if not allowed:
             raise EngineError("the constraint allows no token at all")
@@ -224,6 +230,13 @@ class Answer:
         if refused or len(allowed) == 1:
             return self._ask(stream, done, max_tokens=1, allowed_token_ids=allowed)
         return self._ask(stream, done)
+
+    def _by_grammar(self, stream: TokenStream, grammar: str) -> _Outputs:
+        """The answer as the server holds it to the grammar; nothing if it cannot read it."""
+        try:
+            yield from self._ask(stream, [], structured_outputs={"grammar": grammar})
+        except RequestRefused as error:
+            self._refuse_truncation(f"it does not take this one's grammar ({error})")
 
     def _reason(self, done: list[int], constraint: Constraint) -> Any:
         if done[-1] in stop_tokens(self._sampling) or constraint.done:

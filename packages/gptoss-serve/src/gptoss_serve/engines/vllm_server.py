@@ -30,6 +30,10 @@ _PROBES: Final[dict[str, Json]] = {
 }
 
 
+class RequestRefused(EngineError):
+    """The server understood the request and will not have it."""
+
+
 class Canceller:
     """Closes the connection that an answer comes over, from any thread."""
 
@@ -180,7 +184,8 @@ def _refused(answer: httpx.Response) -> EngineError:
         text = answer.text[:500]
     if "maximum context length" in text:
         return ContextOverflow(f"the vLLM server refused the prompt: {text}")
-    return EngineError(f"the vLLM server answered {answer.status_code}: {text}")
+    kind = RequestRefused if answer.status_code in (400, 422) else EngineError
+    return kind(f"the vLLM server answered {answer.status_code}: {text}")
 
 
 def _words(error: Any) -> str:
