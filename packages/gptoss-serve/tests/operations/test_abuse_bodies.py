@@ -77,6 +77,16 @@ def test_a_broken_body_gets_a_4xx(victim: Any, name: str) -> None:
     victim.is_well()
 
 
+@pytest.mark.parametrize(
+    "ids", ["[-1]", "[[1, 2], [201088]]", "[9e9]", "[" + "9" * 30 + "]", "[[]]"]
+)
+def test_ids_of_no_token_are_refused(victim: Any, ids: str) -> None:
+    answer = victim.post("/v1/completions", f'{{"prompt": {ids}}}'.encode())
+    assert status(answer) == 400, answer[:500]
+    assert error(answer)["param"].startswith("prompt")
+    victim.is_well()
+
+
 TEXTS = {
     "half characters": '{"%s": %s"a\\ud800b\\udfff\\ud83d\\ude00"%s}',
     "NUL": '{"%s": %s"a\\u0000b"%s}',

@@ -48,6 +48,9 @@ class TextService:
         tokens = [self._tokens(prompt) for prompt in ([given] if is_one else given)]
         if not tokens or not all(tokens):
             raise InvalidRequest("a prompt needs at least one token", param="prompt")
+        size = self._session.engine.spec.vocabulary_size
+        if any(not 0 <= token < size for prompt in tokens for token in prompt):
+            raise InvalidRequest(f"the ids of tokens are 0 to {size - 1}", param="prompt")
         return tokens
 
     async def stream(
