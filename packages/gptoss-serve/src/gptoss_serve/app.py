@@ -95,14 +95,7 @@ def create_app(
     document = documented(app, own_version(), with_keys=bool(settings.keys))
     app.openapi = document  # type: ignore[method-assign]
     _add_error_handlers(app)
-    if settings.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type"],
-        )
-    app.add_middleware(Guard, settings=settings, metrics=metrics, watch=session.watch)
+    _add_layers(app, settings, metrics, session.watch)
     return app
 
 
@@ -129,6 +122,18 @@ def _lifespan(
         await asyncio.wait([tidying])
 
     return lifespan
+
+
+def _add_layers(app: FastAPI, settings: ServerSettings, metrics: Metrics, watch: Watch) -> None:
+    """What every request passes through, the outermost last."""
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type"],
+        )
+    app.add_middleware(Guard, settings=settings, metrics=metrics, watch=watch)
 
 
 def _add_error_handlers(app: FastAPI) -> None:
