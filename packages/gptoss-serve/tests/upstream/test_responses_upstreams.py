@@ -77,12 +77,12 @@ def test_items_that_come_only_whole_are_read(fake: Any, front: Any) -> None:
 
 def test_indexes_and_ids_that_do_not_agree(fake: Any, front: Any) -> None:
     events = [
-        added(-1, type="reasoning", id="r0", summary=[]),
-        delta("reasoning_text", 0, "r1", "Hm."),
-        done(0, type="reasoning", id="r2", summary=[]),
+        added(0, type="reasoning", id="r0", summary=[]),
+        delta("reasoning_text", -1, "r1", "Hm."),
+        done(1, type="reasoning", id="r2", summary=[]),
         added(1, **MESSAGE, id="m0", content=[]),
-        delta("output_text", 2, "m1", "Yes."),
-        done(2, **MESSAGE, id="m2", content=[{"type": "output_text", "text": "Yes."}]),
+        delta("output_text", 0, "m1", "Yes."),
+        done(0, **MESSAGE, id="m2", content=[{"type": "output_text", "text": "Yes."}]),
         completed(),
     ]
     _, url = fake([events])
