@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -275,6 +277,35 @@ def test_a_stream_that_is_stopped_ends_well_for_every_reader(conformance: Any) -
     asyncio.run(run())
 
 
+STOPS = int(os.environ.get("GPTOSS_STOPS", "12"))
+
+
+def test_whenever_it_is_stopped_the_stream_ends_once_and_agrees(conformance: Any) -> None:
+    """Stopped before, while and after its record is written, at moments that chance chooses."""
+    chance = random.Random(STOPS)
+
+    async def run() -> None:
+        store = ResponseStore(None)
+        async with server(store=store) as (http, _):
+            for _ in range(STOPS):
+                body = {"input": "Hi", "background": True, "stream": True}
+                reading = asyncio.create_task(http.post("/responses", json=body))
+                response_id = await _being_made(store)
+                for _ in range(chance.randrange(60)):
+                    await asyncio.sleep(0)
+                stopped = (await http.post(f"/responses/{response_id}/cancel")).json()
+                assert stopped["status"] in ("cancelled", "completed")
+                events = _events((await reading).text)
+                assert conformance.stream(events) == stopped
+                assert (await http.get(f"/responses/{response_id}")).json() == stopped
+                again = await http.get(f"/responses/{response_id}", params={"stream": "true"})
+                assert _events(again.text) == events
+                assert not await store.is_being_made(response_id)
+        store.close()
+
+    asyncio.run(run())
+
+
 async def _being_made(store: ResponseStore) -> str:
     """The id of the only response that is being made."""
     async with asyncio.timeout(60):
@@ -282,7 +313,7 @@ async def _being_made(store: ResponseStore) -> str:
             rows = await store._run(lambda db: db.execute("SELECT id FROM leases").fetchall())
             if rows:
                 return str(rows[0][0])
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
 
 
 def _events(text: str) -> list[Json]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class Answering:
             except asyncio.CancelledError:
                 if self.in_background and not self._is_over:
                     batch = self._writer.cancel()
-                    await asyncio.shield(self.keep(batch))
+                    await _to_the_end(self.keep(batch))
                     yield batch  # its followers want to hear of it
                 raise
             except Exception as error:
@@ -154,7 +154,7 @@ class Answering:
                         self._service.hold(self.response["id"], self._states)
                     yield self._sent(batch[:-1])
                     batch = batch[-1:]
-                    await self.keep(batch)
+                    await _to_the_end(self.keep(batch))
                     self._is_over = True
                 yield self._sent(batch)
 
@@ -175,3 +175,15 @@ class Answering:
         if self.in_background:
             self._events += batch
         return batch
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for work that must not be split: whoever cancels meanwhile comes too late."""
+    task, waiter = asyncio.ensure_future(work), asyncio.current_task()
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if waiter is not None:
+                waiter.uncancel()
+    task.result()
