@@ -340,3 +340,17 @@ def test_a_short_end_is_found_where_nothing_leads_to_it(schema: dict[str, Any]) 
     tokens = sample(grammar.constraint(budget=need), seed=1)
     assert len(tokens) <= need < 40
     jsonschema.validate(json.loads(last_message(tokens)[1]), schema)
+
+
+@pytest.mark.parametrize("analysis", [True, False])
+def test_without_preambles_nothing_is_said_before_the_end(analysis: bool) -> None:
+    channels = {"final": JsonSchema({"type": "object"})}
+    format = AnswerFormat(channels=channels, analysis=analysis, preamble=False)
+    grammar = Grammar(ENCODING, format)
+    preamble = ENCODING.encode("<|channel|>commentary<|message|>", allowed_special="all")
+    constraint = grammar.constraint()
+    with pytest.raises(GrammarError, match="not allowed"):
+        for token in preamble:
+            constraint.accept(token)
+    message, _, _ = last_message(sample(grammar.constraint(budget=60), seed=2))
+    assert message.channel == "final"

@@ -45,9 +45,9 @@ class JsonSchema:
         try:
             schema = json.loads(json.dumps(self.schema, allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise GrammarError(f"the JSON Schema of {name} is not JSON: {error}") from error
+            raise GrammarError(f"it is not JSON: {error}") from error
         if not isinstance(schema, dict):
-            raise GrammarError(f"the JSON Schema of {name} must be an object, not {schema!r}")
+            raise GrammarError(f"it must be an object, not {schema!r}")
         return {"name": name, "json_schema": enforceable(schema)}
 
 
@@ -61,7 +61,7 @@ class Lark:
         """Return it as llguidance reads it."""
         if _MARKER.search(_QUOTED.sub("", self.text)):
             raise GrammarError(
-                f"the Lark grammar of {name} names a special token; a grammar describes the text "
+                "it names a special token; a grammar describes the text "
                 "of one message, and its end is added here"
             )
         return {"name": name, "lark_grammar": self.text}
@@ -93,6 +93,7 @@ class AnswerFormat:
         tool_choice: `auto` ends with a final message or a call; `required` with a call; `none`
             with a final message; the name of a function with its call.
         analysis: whether the model may think first.
+        preamble: whether the model may speak to the user before the end, on commentary.
         prefilled: what the prompt's header already says: a channel, or the recipient of a call;
             then the answer starts right after its `<|message|>`.
     """
@@ -102,6 +103,7 @@ class AnswerFormat:
     builtin_tools: Sequence[str] = ()
     tool_choice: str = "auto"
     analysis: bool = True
+    preamble: bool = True
     prefilled: str | None = None
 
     def __post_init__(self) -> None:
@@ -145,7 +147,7 @@ class AnswerFormat:
         rules = [
             f"start: {self._start()}",
             f'go_on: {_END} {_START} "assistant"',
-            f"message: {self._intros()}",
+            *([f"message: {self._intros()}"] if self.analysis or self.preamble else []),
             f"ending: {' | '.join(self._endings())}",
             f'format: " " {_CONSTRAIN} "json" | " json" | " code"',
             r"TEXT: /(.|\n)*/",
@@ -156,7 +158,7 @@ class AnswerFormat:
         return f"@{channel}" if channel in self.channels else "TEXT"
 
     def _start(self) -> str:
-        after = "(message go_on)* ending"
+        after = "(message go_on)* ending" if self.analysis or self.preamble else "ending"
         match self.prefilled:
             case None:
                 return after
@@ -170,7 +172,7 @@ class AnswerFormat:
     def _intros(self) -> str:
         preamble = f'{_CHANNEL} "commentary" {_MESSAGE} {self._body("commentary")}'
         thought = f'{_CHANNEL} "analysis" {_MESSAGE} {self._body("analysis")}'
-        return f"{thought} | {preamble}" if self.analysis else preamble
+        return " | ".join([thought] * self.analysis + [preamble] * self.preamble)
 
     def _endings(self) -> list[str]:
         endings = []

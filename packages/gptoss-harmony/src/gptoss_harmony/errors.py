@@ -40,7 +40,15 @@ class ParseError(HarmonyError):
 
 
 class GrammarError(HarmonyError):
-    """A schema or grammar that cannot be enforced."""
+    """A schema or grammar that cannot be enforced.
+
+    Attributes:
+        part: the channel or function that it is for, where it is one part's fault.
+    """
+
+    def __init__(self, message: str, *, part: str | None = None) -> None:
+        super().__init__(message)
+        self.part = part
 
 
 class CheckpointError(HarmonyError):

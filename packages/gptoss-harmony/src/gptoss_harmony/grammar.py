@@ -72,10 +72,13 @@ class Grammar:
     def __init__(self, encoding: Encoding, format: AnswerFormat) -> None:
         self.format = format
         self._tools = _tools(encoding)
-        grammar = json.dumps({"grammars": format.grammars()})
+        try:
+            grammar = json.dumps({"grammars": format.grammars()})
+        except GrammarError as error:
+            raise _explain(format, self._tools, str(error)) from error
         self._matcher = self._tools.matcher(grammar)
         if self._matcher.is_error():
-            raise GrammarError(_explain(format, self._tools, self._matcher.get_error()))
+            raise _explain(format, self._tools, self._matcher.get_error())
 
     def constraint(self, *, budget: int | None = None) -> HarmonyConstraint:
         """Return a constraint at the start of an answer.
@@ -284,18 +287,26 @@ def _tools(encoding: Encoding) -> _Tools:
     return _Tools(encoding)
 
 
-def _explain(format: AnswerFormat, tools: _Tools, whole: str) -> str:
+def _explain(format: AnswerFormat, tools: _Tools, whole: str) -> GrammarError:
     """Which part cannot be enforced, and why."""
-    named: Mapping[str, Source] = {
-        **{f"the {name} channel": source for name, source in format.channels.items()},
-        **{f"the function {name}": source for name, source in format.functions.items()},
+    named: Mapping[str, tuple[str, Source]] = {
+        **{f"the {name} channel": (name, source) for name, source in format.channels.items()},
+        **{
+            f"the function {name}": (f"functions.{name}", source)
+            for name, source in format.functions.items()
+        },
     }
-    for where, source in named.items():
-        alone = tools.matcher_of(source)
-        if alone.is_error():
-            kind = type(source).__name__
-            return f"the {kind} of {where} cannot be enforced: {_first_line(alone.get_error())}"
-    return f"the answer format cannot be enforced: {_first_line(whole)}"
+    for where, (part, source) in named.items():
+        kind = type(source).__name__
+        try:
+            alone = tools.matcher_of(source)
+            reason = _first_line(alone.get_error()) if alone.is_error() else None
+        except GrammarError as error:
+            reason = str(error)
+        if reason is not None:
+            text = f"the {kind} of {where} cannot be enforced: {reason}"
+            return GrammarError(text, part=part)
+    return GrammarError(f"the answer format cannot be enforced: {_first_line(whole)}")
 
 
 def _first_line(text: str) -> str:

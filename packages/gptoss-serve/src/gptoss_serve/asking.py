@@ -156,6 +156,8 @@ def _answer_format(ask: Ask, engine: Engine, *, choice: str) -> AnswerFormat | N
         functions=ask.functions.sources(),
         builtin_tools=[r for name in own for r in _RECIPIENTS.get(name, (name,))],
         tool_choice=choice,
+        # Clients read every text of a structured answer as data.
+        preamble=ask.response_schema is None,
     )
 
 

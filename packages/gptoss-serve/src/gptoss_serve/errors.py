@@ -125,7 +125,7 @@ def as_serve_error(error: BaseException) -> ServeError:
     if isinstance(error, ContextOverflow):
         return InvalidRequest(str(error), param="input", code="context_length_exceeded")
     if isinstance(error, GrammarError):
-        return InvalidRequest(str(error), code="invalid_schema")
+        return refused_grammar(error, "text.format")
     if isinstance(error, Unsupported):
         return InvalidRequest(str(error), code="unsupported")
     if isinstance(error, ConversationError | UsageError):
@@ -133,3 +133,16 @@ def as_serve_error(error: BaseException) -> ServeError:
     if isinstance(error, HarmonyError):
         return ServeError(str(error))
     return ServeError(f"internal error: {type(error).__name__}; the log has the details")
+
+
+def refused_grammar(error: GrammarError, format_param: str) -> InvalidRequest:
+    """The refusal of a schema or grammar, which says whose it is.
+
+    Args:
+        error: of the grammar.
+        format_param: what the API calls the field about the form of the answer.
+    """
+    param = None
+    if error.part is not None:
+        param = format_param if error.part == "final" else "tools"
+    return InvalidRequest(str(error), param=param, code="invalid_schema")

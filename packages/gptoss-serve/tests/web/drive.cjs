@@ -1,10 +1,11 @@
-// Drives the chat page: node drive.cjs PLAYWRIGHT CHROMIUM URL; prints one JSON object.
-const [playwright, executablePath, url] = process.argv.slice(2);
+// Drives the chat page: node drive.cjs PLAYWRIGHT CHROMIUM URL WIDTH; prints one JSON object.
+const [playwright, executablePath, url, width] = process.argv.slice(2);
 const { chromium } = require(playwright);
 
 (async () => {
   const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
-  const page = await browser.newPage();
+  const page = await browser.newPage({ viewport: { width: Number(width), height: 700 } });
+  page.setDefaultTimeout(120000); // machines may be busy
   const problems = [];
   const requests = new Set();
   page.on("console", (m) => m.type() === "error" && problems.push(m.text()));
@@ -18,12 +19,20 @@ const { chromium } = require(playwright);
     await page.click("#send");
     if (question === "slowly") {
       await page.waitForFunction(() => document.querySelector("#log").innerText.includes("word word"));
+      await page.waitForFunction(() => { // the text has outgrown the window and is followed
+        const log = document.querySelector("#log");
+        return log.scrollHeight > log.clientHeight + 40 && log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+      });
       await page.click("#send"); // it says Stop now
     }
     await idle();
   }
   const text = await page.innerText("#log");
   const bold = await page.locator("#log b", { hasText: "bold" }).count();
-  console.log(JSON.stringify({ text, bold, problems, origins: [...requests] }));
+  const code = await page.locator(".answer pre").allInnerTexts();
+  const strong = await page.locator(".answer strong").allInnerTexts();
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  const seen = { text, bold, code, strong, overflow, problems, origins: [...requests] };
+  console.log(JSON.stringify(seen));
   await browser.close();
 })();

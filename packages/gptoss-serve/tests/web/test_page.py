@@ -24,7 +24,8 @@ REPLIES = [
     {"when": "slowly", "text": "<|channel|>final<|message|>" + "word " * 900 + "<|return|>"},
     "<|channel|>analysis<|message|>Compute it.<|end|><|start|>assistant<|channel|>analysis "
     "to=python code<|message|>print(6*7)<|call|>",
-    "<|channel|>final<|message|>It is 42 & <b>bold</b>.<|return|>",
+    "<|channel|>final<|message|>It is 42 & <b>bold</b> and **strong**.\n"
+    f"```py\nx = '{'long ' * 80}'\n```\nThat is all.<|return|>",
 ]
 
 
@@ -52,7 +53,8 @@ def test_the_page_asks_nobody_else(serve: Callable[..., Any]) -> None:
 
 
 @pytest.mark.browser
-def test_chat_tools_and_stop_in_chromium(serve: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("width", [1280, 390])
+def test_chat_tools_and_stop_in_chromium(serve: Callable[..., Any], width: int) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     require(chromium is not None, "there is no chromium on PATH")
     node = shutil.which("node")
@@ -63,10 +65,10 @@ def test_chat_tools_and_stop_in_chromium(serve: Callable[..., Any]) -> None:
     server = serve(engine=engine, toolbox=Toolbox({"python": lambda _: Python()}))
     drive = Path(__file__).with_name("drive.cjs")
     done = subprocess.run(
-        [str(node), str(drive), str(modules), str(chromium), server.url],
+        [str(node), str(drive), str(modules), str(chromium), server.url, str(width)],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -74,6 +76,9 @@ def test_chat_tools_and_stop_in_chromium(serve: Callable[..., Any]) -> None:
     assert seen["problems"] == []
     assert seen["origins"] == [server.url]
     assert seen["bold"] == 0, "text of the model became HTML"
-    for expected in ("Reasoning", "print(6*7)", "42", "It is 42 & <b>bold</b>.", "Stopped."):
+    for expected in ("Reasoning", "print(6*7)", "42", "It is 42 & <b>bold</b>", "Stopped."):
         assert expected in seen["text"]
+    assert seen["code"] == [f"x = '{'long ' * 80}'"]
+    assert seen["strong"] == ["strong"]
+    assert seen["overflow"] == 0, "the page is wider than its window"
     assert engine.stats().running == 0

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from gptoss_harmony import Message, Sampling
+from gptoss_harmony.errors import GrammarError
 from gptoss_serve.asking import Ask, checked_sampling, make_turn
 from gptoss_serve.completions.chat import ChatChoice, envelope, usage_object
 from gptoss_serve.completions.messages import (
@@ -18,7 +19,7 @@ from gptoss_serve.completions.messages import (
     translate_messages,
 )
 from gptoss_serve.completions.schema import ChatRequest
-from gptoss_serve.errors import InvalidRequest
+from gptoss_serve.errors import InvalidRequest, refused_grammar
 from gptoss_serve.events import Usage
 from gptoss_serve.limits import Admission
 from gptoss_serve.models import ModelNames
@@ -145,6 +146,8 @@ class ChatService:
                         if choice.stopped:
                             break
                 yield [choice.last()]
+            except GrammarError as error:
+                raise refused_grammar(error, "response_format") from error
             finally:
                 await self._toolbox.close(tools)
 
