@@ -35,6 +35,7 @@ from gptoss_serve.engines.vllm_server import WHOLE_GRAMMAR
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
+    pytest.mark.timeout(1500),  # a vLLM that hangs while it starts
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
