@@ -169,6 +169,23 @@ def test_an_answer_that_outgrows_the_pool_goes_on(
     assert many(engine, [[1, 2, 3]] * 4, long) == [expected] * 4
 
 
+def test_a_batch_that_cannot_start_says_so(
+    serve_tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(batch: Any) -> None:
+        raise RuntimeError("no pool")
+
+    monkeypatch.setattr(transformers_batch.Batch, "_make_manager", fail)
+    engine = serve_tiny()
+    first = engine.generate([1, 2, 3], Sampling(stop_tokens=(), max_tokens=300))
+    second = engine.generate([1, 2, 3], GREEDY)
+    with pytest.raises(EngineError, match=r"no pool.*take turns"):
+        list(second)
+    expected = answer(engine, [1, 2, 3])
+    assert len(expected) == 12
+    first.cancel()
+
+
 def test_a_cancel_ends_in_either_lane(serve_tiny: Callable[..., Any]) -> None:
     engine = serve_tiny()
     endless = Sampling(stop_tokens=(), max_tokens=3000)

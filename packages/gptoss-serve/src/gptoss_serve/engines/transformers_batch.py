@@ -9,6 +9,7 @@ prefix reuse; a request that outgrows its share of the pool leaves with `outgrow
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import fields
@@ -95,7 +96,9 @@ class Batch:
         self._broken: BaseException | None = None
 
     def takes(self, request: Request) -> bool:
-        """Whether a request can run here."""
+        """Whether a request can run here; none can once the manager has failed."""
+        if self._broken is not None:
+            return False
         greedy = request.sampling.temperature == 0
         room = self._share - len(request.tokens)
         return request.batchable and greedy == self._greedy and room >= LEAST_ROOM
@@ -132,7 +135,7 @@ class Batch:
         )
         if not accepted:
             problem = f"continuous batching stopped working: {self._broken!r}"
-            self._fail(name, EngineError(f"{problem}; start again, perhaps with --batching off"))
+            self._fail(name, EngineError(f"{problem}; requests take turns from now on"))
 
     def leave(self) -> None:
         """Stop after the present step and give up the model and the pool."""
@@ -155,7 +158,7 @@ class Batch:
             self._manager = self._make_manager()
             self._manager.start()  # from here, so that its thread is a daemon as this one is
         except Exception as error:
-            self._broken = error
+            self._break(error)
         finally:
             self._started.set()
         while not self._leaving and self._broken is None:
@@ -164,6 +167,12 @@ class Batch:
             self._manager.stop(block=True, hard_stop=True)
         for name in list(self._running):
             self._fail(name, EngineError("continuous batching stopped"))
+
+    def _break(self, error: Exception) -> None:
+        self._broken = error
+        logging.getLogger(__name__).error(
+            "continuous batching stopped working (%s); requests take turns from now on", error
+        )
 
     def _make_manager(self) -> Any:
         import transformers
@@ -187,7 +196,7 @@ class Batch:
         output = self._manager.get_result(timeout=0.2)
         if output is None:
             if not self._manager.is_running():
-                self._broken = EngineError("its thread ended; the log of transformers says why")
+                self._break(EngineError("its thread ended; the log of transformers says why"))
             return
         try:
             self._take(output)
@@ -218,7 +227,8 @@ class Batch:
 
     def _cancel(self, name: str) -> None:
         self._end(name, TokenOutput(None, finish_reason="cancelled"))
-        self._manager.cancel_request(name)
+        if self._manager is not None:
+            self._manager.cancel_request(name)
 
     def _end(self, name: str, last: TokenOutput) -> None:
         if request := self._forget(name):
