@@ -53,6 +53,9 @@ class Containers:
         most: how many are kept; beyond it the one unused for longest goes.
         clock: seconds, from any origin.
 
+    Attributes:
+        tool_config: what the model is told of each of them.
+
     Raises:
         HarmonyError: a tool cannot be made here.
     """
@@ -71,12 +74,9 @@ class Containers:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: dict[str, _Container] = {}
-        self._pattern = make()  # says what every one of them tells the model; it never runs
-
-    @property
-    def tool_config(self) -> ToolNamespaceConfig:
-        """What the model is told."""
-        return self._pattern.tool_config
+        first = make()  # a jail that cannot be built is said at once
+        self.tool_config = first.tool_config
+        first.close()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -168,7 +168,6 @@ class Containers:
     def close(self) -> None:
         """Forget everything. Idempotent."""
         self._forget(list(self._kept))
-        self._pattern.close()
 
     def _forget(self, keys: Iterable[str]) -> None:
         with self._lock:

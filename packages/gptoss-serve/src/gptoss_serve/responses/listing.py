@@ -20,9 +20,18 @@ _PREFIXES: Mapping[str, str] = {
     "custom_tool_call_output": "ctco",
     "web_search_call": "ws",
     "code_interpreter_call": "ci",
+    "shell_call_output": "sho",
+    "apply_patch_call_output": "apco",
+    "mcp_approval_response": "mcpa",
     "compaction": "cmp",
 }
-_WITHOUT_STATUS = ("reasoning", "compaction", "mcp_list_tools", "mcp_approval_request")
+_WITHOUT_STATUS = (
+    "reasoning",
+    "compaction",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+)
 
 
 def listed(given: str | list[dict[str, Any]] | None) -> list[Json]:

@@ -15,6 +15,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from gptoss_harmony import Tool
+from gptoss_harmony.errors import ConversationError
+from gptoss_harmony.schema_complete import complete_typescript
 from gptoss_serve.events import ServerAsked, ServerListed
 from gptoss_serve.mcp_client.access import McpAccess
 from gptoss_serve.mcp_client.connection import McpConnection
@@ -102,14 +104,24 @@ class RemoteTools:
         return ServerListed(label, tuple(tool for tool in listed if asked.shows(tool)))
 
     def _add(self, label: str, asked: McpAsked, listing: Listing) -> None:
-        for tool in listing:
-            schema = tool.get("input_schema")
+        for tool in {tool["name"]: tool for tool in listing}.values():
             function = self._plan.functions.add(
                 tool["name"],
                 namespace=label,
                 kind="mcp",
                 description=str(tool.get("description") or ""),
-                parameters=schema if isinstance(schema, Mapping) else None,
+                parameters=_readable(tool.get("input_schema")),
                 runs_here=not asked.asks(tool),
             )
             self.tools.append(McpTool(function, self._connections[label]))
+
+
+def _readable(schema: Any) -> Mapping[str, Any] | None:
+    """A server's schema, if it can be shown to the model; a broken one spoils no response."""
+    if not isinstance(schema, Mapping):
+        return None
+    try:
+        complete_typescript(schema)
+    except (ConversationError, RecursionError):
+        return None
+    return schema

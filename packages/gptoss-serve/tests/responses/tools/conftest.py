@@ -46,6 +46,7 @@ class Asker:
     Attributes:
         service: the service.
         prompts: what the model was given, as text.
+        conformance: the checks.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Asker:
         self.service = service
         self.prompts = prompts
         self._rebuilt = rebuilt
-        self._conformance = conformance
+        self.conformance = conformance
 
     async def events(self, **fields: Any) -> tuple[list[Json], Json]:
         """The events of a request and the response that they add up to."""
@@ -62,8 +63,8 @@ class Asker:
         events = [event async for batch in answering.batches() for event in batch]
         assert self._rebuilt(events) == answering.response
         for event in events:
-            self._conformance.event(event)
-        self._conformance.response(answering.response)
+            self.conformance.event(event)
+        self.conformance.response(answering.response)
         return events, answering.response
 
     async def __call__(self, **fields: Any) -> Json:

@@ -208,6 +208,24 @@ def test_a_user_approves_a_call(
     asyncio.run(talk())
 
 
+def test_what_a_server_lists_spoils_no_response(ask: Any, shop: Any, called: Called) -> None:
+    known = [
+        {"name": "odd name!", "input_schema": {"$ref": "#/nowhere"}},
+        {"name": "twice", "description": "First.", "input_schema": 7},
+        {"name": "twice", "description": "Second.", "input_schema": {"type": 5}},
+    ]
+    listing = {"type": "mcp_list_tools", "server_label": "shop", "tools": known}
+    asker = ask(mcp=shop.access)
+    items = [listing, {"role": "user", "content": "Hi"}]
+    response = asyncio.run(asker(input=items, tools=[shop.tool()]))
+    assert response["status"] == "completed"
+    assert "type shop__odd_name_ = () => any;" in asker.prompts[0]
+    assert asker.prompts[0].count("type shop__twice") == 1
+    with pytest.raises(InvalidRequest) as refused:
+        asyncio.run(asker(input=[{**listing, "tools": [{"x": 1}]}], tools=[shop.tool()]))
+    assert refused.value.param == "input[0].tools[0]"
+
+
 def test_a_user_refuses_a_call(ask: Any, shop: Any, called: Called, done: str) -> None:
     asker = ask(called("shop__order", '{"fruit": "kiwi"}'), done, mcp=shop.access)
     tools = [shop.tool(require_approval="always")]
