@@ -142,7 +142,8 @@ class EngineRound:
         """Tokens, read as they come."""
         prompt = await asyncio.to_thread(self._prompt)  # long texts take a while
         sampling = dataclasses.replace(self._turn.sampling, max_tokens=self._start.max_tokens)
-        constraint = self._constraint(sampling)
+        room = self._engine.spec.context_length - len(prompt.tokens)
+        constraint = await asyncio.to_thread(self._constraint, sampling, room)
 
         def generate() -> Any:
             return self._engine.generate(prompt, sampling, constraint=constraint)
@@ -194,15 +195,15 @@ class EngineRound:
             self.conversation = shorter
         return dataclasses.replace(prompt, tokens=(*prompt.tokens, *self._prefill))
 
-    def _constraint(self, sampling: Sampling) -> Constraint | None:
+    def _constraint(self, sampling: Sampling, room: int) -> Constraint | None:
         grammar = self._start.grammar
         if grammar is None or self._prefill:
             return None
+        if sampling.max_tokens is None:
+            return grammar.constraint()
         try:
-            return grammar.constraint(budget=sampling.max_tokens)
+            return grammar.constraint(budget=min(sampling.max_tokens, room))
         except GrammarError:
-            if sampling.max_tokens is None:
-                raise
             # Too few tokens for any whole answer: a valid beginning is what there is room for.
             return grammar.constraint()
 
