@@ -180,6 +180,7 @@ def test_a_killed_program_takes_everything_along(
         worker = VllmProcess.start({str(python)!r}, folder, name="m", arguments=[])
         print(worker._process.pid, flush=True)
         sys.stdin.read()
+        worker.close()
     """
     us = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
