@@ -151,6 +151,17 @@ def place() -> Any:
             one.store.close()
 
 
+@pytest.fixture(scope="module")
+def refusing() -> Any:
+    """One server for everything that gets no answer."""
+    server = Place(FINAL)
+    yield server
+    assert server.engine.prompts == []
+    server.engine.close()
+    assert server.store is not None
+    server.store.close()
+
+
 def outputs(response: Json, kind: str) -> list[Json]:
     return [item for item in response["output"] if item["type"] == kind]
 
@@ -384,8 +395,8 @@ def test_a_field_does_what_it_means(
 
 
 @pytest.mark.parametrize(("fields", "param"), REFUSED, ids=[json.dumps(f)[:50] for f, _ in REFUSED])
-def test_a_field_is_refused_by_name(place: Any, fields: Json, param: str) -> None:
-    answer = place().ask({"input": "Hello", **fields})
+def test_a_field_is_refused_by_name(refusing: Place, fields: Json, param: str) -> None:
+    answer = refusing.ask({"input": "Hello", **fields})
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -556,8 +567,8 @@ def test_an_item_reaches_the_model(place: Any, conformance: Any, item: Json, tex
 
 
 @pytest.mark.parametrize(("item", "param"), REFUSED_ITEMS, ids=str)
-def test_an_item_is_refused_by_name(place: Any, item: Json, param: str) -> None:
-    answer = place().ask({"input": [item]})
+def test_an_item_is_refused_by_name(refusing: Place, item: Json, param: str) -> None:
+    answer = refusing.ask({"input": [item]})
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error"
