@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx2
 import pytest
 
 from gptoss_harmony.errors import UsageError
@@ -13,7 +14,6 @@ from gptoss_serve.mcp_client import transport
 from gptoss_serve.mcp_client.access import McpAccess
 from gptoss_tools.errors import AddressRefused
 
-httpx2 = pytest.importorskip("httpx2")
 pytestmark = pytest.mark.mcp
 
 
@@ -57,7 +57,7 @@ def test_only_named_hosts(url: str, allowed: bool) -> None:
     assert refused.value.param == "url"
 
 
-class Inner(httpx2.AsyncBaseTransport):  # type: ignore[misc,name-defined]
+class Inner(httpx2.AsyncBaseTransport):
     """Notes where it was sent."""
 
     def __init__(self) -> None:

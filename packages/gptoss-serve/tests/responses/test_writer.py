@@ -181,7 +181,8 @@ def test_our_tools_run_and_are_shown() -> None:
     assert code["status"] == "completed"
     assert message["content"][0]["text"] == "Done."
     names = [event["type"] for event in events if "code_interpreter" in event["type"]]
-    assert names == [
+    # How many deltas there are is a matter of timing.
+    assert list(dict.fromkeys(names)) == [
         "response.code_interpreter_call.in_progress",
         "response.code_interpreter_call_code.delta",
         "response.code_interpreter_call_code.done",

@@ -123,7 +123,6 @@ class McpHost:
 
 @pytest.fixture(scope="session")
 def _mcp_thread() -> Iterator[McpHost]:
-    pytest.importorskip("mcp")
     from mcp.server.mcpserver import MCPServer
     from mcp.types import ToolAnnotations
 

@@ -56,7 +56,7 @@ class Pages:
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(calls=CALLS, limit=st.none() | st.integers(1, 60), stored=st.booleans())
 def test_any_call_is_typed_and_adds_up(

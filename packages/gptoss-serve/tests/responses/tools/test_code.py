@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -262,6 +263,33 @@ def test_files_stay_in_a_real_jail_and_in_no_other(ask: Any, done: str) -> None:
         mine = await asker(input="Read", previous_response_id=first["id"], **fields)
         other = await asker(input="Read", **fields)
         assert [logs(r) for r in (first, mine, other)] == ["written", "['note']", "[]"]
+
+    try:
+        asyncio.run(talk())
+    finally:
+        containers.close()
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.jupyter
+def test_variables_live_on_in_a_stateful_python(ask: Any, done: str) -> None:
+    require(find_spec("ipykernel") is not None, "ipykernel is not installed")
+    try:
+        containers = Containers(lambda: PythonTool("bubblewrap", stateful=True))
+    except HarmonyError as error:
+        require(False, str(error))
+    toolbox = Toolbox({"python": containers.open}, containers=containers)
+    asker = ask(run("x = 6"), done, run("print(x * 7)"), done, toolbox=toolbox)
+    fields: Any = {"tools": [TOOL], "include": OUTPUTS}
+
+    async def talk() -> None:
+        first = await asker(input="Set", **fields)
+        second = await asker(input="Get", previous_response_id=first["id"], **fields)
+        assert logs(second) == "42"
+        await asker.service.delete(first["id"])
+        assert len(containers) == 1
+        await asker.service.delete(second["id"])
+        assert len(containers) == 0
 
     try:
         asyncio.run(talk())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,9 @@ Called = Callable[[str, str], str]
 
 
 def names(events: list[dict[str, Any]]) -> list[str]:
-    return [event["type"].removeprefix("response.") for event in events if "mcp" in event["type"]]
+    """Names of the events about remote tools; how many deltas there are is a matter of timing."""
+    named = [event["type"].removeprefix("response.") for event in events if "mcp" in event["type"]]
+    return [name for name, _ in itertools.groupby(named)]
 
 
 def of_type(response: dict[str, Any], kind: str) -> list[dict[str, Any]]:
