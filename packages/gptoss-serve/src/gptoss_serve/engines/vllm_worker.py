@@ -9,8 +9,8 @@ PYTHON vllm_worker.py --uds FILE MODEL ... < pipe
 
 The arguments are those of vLLM's server. The pipe says when to stop: it closes when whoever holds
 its other end closes it or dies, even by SIGKILL. Then the server gets SIGTERM, and what is left of
-its process group after a while SIGKILL. Who closes the pipe removes the folder of the socket; for
-one who died the worker does.
+its process group after a while SIGKILL, and the folder of the socket is removed. A server that ends
+by itself leaves it, for its log to be read.
 """
 
 from __future__ import annotations
@@ -81,11 +81,13 @@ def main(arguments: list[str]) -> int:
         start_new_session=True,
         preexec_fn=die_with_parent if sys.platform == "linux" else None,
     )
+    unwanted = True
     try:
         watch(server, parent)
+        unwanted = server.poll() is None
     finally:
         code = end(server)
-        if os.getppid() != parent:
+        if unwanted:
             shutil.rmtree(os.path.dirname(arguments[arguments.index("--uds") + 1]), True)
     return code
 
