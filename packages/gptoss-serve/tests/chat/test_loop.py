@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,19 @@ from gptoss_serve import Session
 from gptoss_serve.chat.dialogue import Dialogue
 from gptoss_serve.chat.display import Display
 from gptoss_serve.chat.loop import ChatLoop
+from gptoss_serve.events import (
+    Citation,
+    PartDelta,
+    PartDone,
+    PartStarted,
+    ToolAnswered,
+    TurnDone,
+    Usage,
+)
 from gptoss_tools import ApplyPatchTool
 
+# This terminal does not say where its cursor is.
+NO_CPR = {"PROMPT_TOOLKIT_NO_CPR": "1"}
 FINAL = (
     "<|channel|>analysis<|message|>Just greet.<|end|>"
     "<|start|>assistant<|channel|>final<|message|>Hello, world!<|return|>"
@@ -130,9 +142,10 @@ def test_ctrl_c_stops_the_turn_and_ctrl_d_leaves(script: Path, tmp_path: Path) -
     terminal = pexpect.spawn(
         sys.executable,
         [*arguments, "--tokens-per-second", "20"],
-        env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm"},
-        timeout=40,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", **NO_CPR},
+        timeout=120,
         encoding="utf-8",
+        dimensions=(24, 40),
     )
     terminal.expect("Ctrl-D leaves")
     terminal.expect(">")
@@ -140,11 +153,40 @@ def test_ctrl_c_stops_the_turn_and_ctrl_d_leaves(script: Path, tmp_path: Path) -
     terminal.expect("word word")
     terminal.kill(signal.SIGINT)
     terminal.expect("stopped")
-    terminal.send("Hi\r")
+    terminal.expect(">")
+    terminal.send("one\x1b\rtwo\r")  # Esc Enter between them
+    terminal.expect_exact("\x1b[2mJust")  # thoughts are dimmed
     terminal.expect("Hello, world!")
     terminal.expect(">")
+    terminal.send("/tokens\r")
+    terminal.expect(r"reasoning\)")
     terminal.send("\x04")
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 0
-    assert "slowly" in (tmp_path / "gptoss" / "history").read_text()
+    history = tmp_path / "gptoss" / "history"
+    assert [line for line in history.read_text().splitlines() if line.startswith("+")] == [
+        *("+slowly", "+one", "+two", "+/tokens")
+    ]
+    assert history.stat().st_mode & 0o077 == 0, "others may not read what was asked"
+
+
+def test_citations_are_links_and_long_results_are_cut() -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out, width=40, force_terminal=True, legacy_windows=False))
+    display.show(PartStarted(0, "builtin", "python"))
+    display.show(PartDelta(0, "builtin", "print('a long line of code that wraps')\n"))
+    display.show(PartDone(0, "builtin", "python", "", True))
+    display.show(ToolAnswered(0, "python", "\n".join(map(str, range(30)))))
+    display.show(PartStarted(1, "answer"))
+    display.show(PartDelta(1, "answer", "It rains"))
+    cited = (Citation(8, 30, "host", "https://host/page"),)
+    display.show(PartDelta(1, "answer", " ([host](https://host/page))", (), cited))
+    display.show(PartDone(1, "answer", None, "", True))
+    display.show(TurnDone("length", Usage(), ()))
+    shown = out.getvalue()
+    assert "https://host/page\x1b\\" in shown, "no hyperlink"
+    plain = re.sub(r"\x1b\[[0-9;]*m|\x1b\]8;[^\x1b]*\x1b\\\\", "", shown)
+    assert "┌ python\n│ print('a long line of code that\n│ wraps')\n├\n│ 0\n" in plain
+    assert "└ 18 more lines" in plain
+    assert "[the limit of tokens was reached]" in plain

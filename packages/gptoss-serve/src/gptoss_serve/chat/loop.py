@@ -103,8 +103,9 @@ class ChatLoop:
         self._say(self._dialogue.instructions or "there is no developer message")
 
     def _count_tokens(self) -> None:
-        messages = self._dialogue.prompt_messages(self._tools)
-        count = len(self._session.encoding.render_prompt(messages).tokens)
+        turn = self._dialogue.turn(self._tools, self._sampling)
+        prompt = self._session.encoding.render_prompt(turn.messages, style=turn.style)
+        count = len(prompt.tokens)
         usage, most = self._usage, self._session.engine.spec.context_length
         self._say(
             f"conversation {count} of {most} tokens; last turn: {usage.input_tokens} in "

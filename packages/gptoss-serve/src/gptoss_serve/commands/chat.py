@@ -9,8 +9,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 
 from gptoss_harmony import Sampling, load_encoding
 from gptoss_harmony.errors import UsageError
@@ -29,6 +31,9 @@ from gptoss_serve.upstream.options import (
     upstream_session,
 )
 from gptoss_serve.upstream.session import UpstreamSession
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
 
 HELP = "talk to a model in the terminal"
 
@@ -134,19 +139,32 @@ def _lines(console: Console) -> AsyncIterator[str]:
     if not sys.stdin.isatty():
         return piped_lines(sys.stdin.readline)
     from prompt_toolkit import PromptSession
-    from prompt_toolkit.history import FileHistory
     from prompt_toolkit.key_binding import KeyBindings
 
     keys = KeyBindings()
     keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
     console.print("[dim]/help lists commands; Ctrl-D leaves[/dim]")
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    history = state / "gptoss" / "history"
-    history.parent.mkdir(parents=True, exist_ok=True)
     session: PromptSession[str] = PromptSession(
-        "> ", history=FileHistory(str(history)), key_bindings=keys
+        "> ", history=_history(console), key_bindings=keys, prompt_continuation="  "
     )
     return typed_lines(session.prompt_async)
+
+
+def _history(console: Console) -> History:
+    """Earlier lines, for this user's eyes only; where they cannot be kept, that is said."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    file = state / "gptoss" / "history"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        with file.open("ab"):
+            pass
+    except OSError as error:
+        console.print(f"[dim]no history is kept: {escape(str(error))}[/dim]", highlight=False)
+        return InMemoryHistory()
+    return FileHistory(str(file))
 
 
 def _write(text: str) -> None:
