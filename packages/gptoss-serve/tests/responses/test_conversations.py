@@ -20,6 +20,8 @@ from gptoss_harmony import load_encoding, tool_message
 from gptoss_harmony.scripted import ScriptedEngine, ScriptedOptions
 from gptoss_harmony.tool import ToolReply
 from gptoss_serve import ServerSettings, create_app
+from gptoss_serve.events import PartDelta, PartDone, TurnDone
+from gptoss_serve.responses.events_in import EventReader
 from gptoss_serve.responses.store import ResponseStore
 from gptoss_serve.toolbox import Toolbox
 from gptoss_tools import SimpleBrowserTool
@@ -219,6 +221,7 @@ class Talk:
             answer = await self._http.post("/v1/responses", json=body)
             events = read_events(answer)
             final = self._check.stream(events, mode=self._mode)
+            assert_read(events, final)
             await self._resume(final["id"], events, way)
         self._assert_echoed(body, final)
         self._last, self._history = final, [*self._history, *new, *final["output"]]
@@ -276,6 +279,25 @@ class Talk:
                 break
             query["after"] = page["last_id"]
         assert len(seen) == count
+
+
+def assert_read(events: list[Json], final: Json) -> None:
+    """Our own client makes the same of the events, also where a server leaves some out."""
+    names = ("output_item.added", "output_item.done", "completed", "incomplete")
+    bare = [e for e in events if e["type"].removeprefix("response.") in names]
+    for some in (events, bare, [e for e in bare if not e["type"].endswith("added")]):
+        reader = EventReader()
+        parts = [part for event in some for part in reader.read(event)]
+        assert reader.response == final
+        done = [part for part in parts if isinstance(part, PartDone)]
+        assert len(done) == len(final["output"])
+        answers = [part.text for part in done if part.kind in ("answer", "preamble")]
+        texts = [i["content"][0]["text"] for i in final["output"] if i["type"] == "message"]
+        assert answers == texts
+        deltas = [part.text for part in parts if isinstance(part, PartDelta)]
+        assert "".join(texts) in "".join(deltas) or len(texts) != 1
+        assert isinstance(parts[-1], TurnDone)
+        assert parts[-1].usage.output_tokens == final["usage"]["output_tokens"]
 
 
 def read_events(answer: httpx.Response) -> list[Json]:

@@ -75,6 +75,7 @@ class EventReader:
         if kind == "response.output_item.added":
             yield self._start(wire)
         elif kind == "response.output_item.done":
+            yield from self._late(wire)
             yield self._done(wire)
         elif kind.endswith(".delta"):
             yield from self._delta(wire, kind.removeprefix("response.").removesuffix(".delta"))
@@ -97,8 +98,8 @@ class EventReader:
 
     def _delta(self, wire: dict[str, Any], name: str) -> Iterator[Event]:
         index = wire["output_index"]
-        if name not in _DELTAS:
-            return
+        if name not in _DELTAS or index not in self._kinds:
+            return  # the text of an item that nobody announced comes with its end
         if name == "reasoning_summary_text":
             if index in self._has_text:
                 return
@@ -109,9 +110,21 @@ class EventReader:
 
     def _citation(self, wire: dict[str, Any]) -> Iterator[Event]:
         note, index = wire["annotation"], wire["output_index"]
-        if note.get("type") == "url_citation":
+        if note.get("type") == "url_citation" and index in self._kinds:
             link = Citation(note["start_index"], note["end_index"], note["title"], note["url"])
             yield PartDelta(index, self._kinds[index], "", citations=(link,))
+
+    def _late(self, wire: dict[str, Any]) -> Iterator[Event]:
+        """What was missing before the end of an item: its beginning, its text."""
+        index, item = wire["output_index"], wire["item"]
+        if item["type"] == "mcp_list_tools":
+            return
+        if index not in self._kinds:
+            yield self._start(wire)
+        text = _text_of(item)
+        if text and not self._texts[index]:
+            self._texts[index].append(text)
+            yield PartDelta(index, self._kinds[index], text)
 
     def _done(self, wire: dict[str, Any]) -> PartDone | ServerListed:
         index, item = wire["output_index"], wire["item"]
@@ -125,6 +138,21 @@ class EventReader:
         complete = item.get("status") not in ("incomplete", "failed")
         name = item.get("name") or _tool_name(item)
         return PartDone(index, self._kinds[index], name, text, complete)
+
+
+def _text_of(item: dict[str, Any]) -> str:
+    """The text of an item whose text has deltas."""
+    match item["type"]:
+        case "message" | "reasoning":
+            parts = item.get("content") or item.get("summary") or []
+            return "".join(part.get("text") or part.get("refusal") or "" for part in parts)
+        case "function_call" | "mcp_call":
+            return str(item.get("arguments") or "")
+        case "custom_tool_call":
+            return str(item.get("input") or "")
+        case "code_interpreter_call":
+            return str(item.get("code") or "")
+    return ""
 
 
 def _kind(item: dict[str, Any]) -> PartKind:
