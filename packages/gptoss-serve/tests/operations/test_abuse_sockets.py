@@ -19,6 +19,7 @@ HEAD = b"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 REQUEST = HEAD % len(ASK) + ASK
 
 Launch = Callable[..., Any]
+pytestmark = pytest.mark.slow
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -47,20 +48,20 @@ def running(server: Any) -> float:
 
 @linux
 def test_readers_that_stop_reading_are_dropped_and_cost_little(launch: Launch) -> None:
-    replies = [{"when": "long", "text": LONG.replace("word ", "word " * 4)}, HELLO]
+    replies = [{"when": "long", "text": LONG.replace("word ", "word word ")}, HELLO]
     server = launch("--client-seconds", "4", "--context", "1000000", replies=replies)
     before = server.resident_mib()
     with contextlib.ExitStack() as stack:
-        for _ in range(10):
+        for _ in range(4):
             plug = stack.enter_context(socket.socket())
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             plug.connect(("127.0.0.1", server.port))
             plug.sendall(REQUEST)
-        server.wait_for(lambda: len(done(server)) == 10, "all are dropped")
+        server.wait_for(lambda: len(done(server)) == 4, "all are dropped")
         assert running(server) == 0
     generated = server.gauge("gptoss_engine_generated_tokens")
-    assert generated < 10 * 240_000, "the engine went on for nobody"
-    assert server.resident_mib() - before < 150
+    assert generated < 4 * 120_000, "the engine went on for nobody"
+    assert server.resident_mib() - before < 100
     server.is_well()
 
 

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pytest
 
+pytestmark = pytest.mark.slow
 Launch = Callable[..., Any]
 
 LONG = {"when": "long", "text": "<|channel|>final<|message|>" + "word " * 60_000 + "<|return|>"}

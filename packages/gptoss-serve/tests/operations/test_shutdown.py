@@ -10,7 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals are those of POSIX"),
+]
 Launch = Callable[..., Any]
 
 

@@ -22,6 +22,7 @@ HELLO = "<|channel|>final<|message|>Hello.<|return|>"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 
+pytestmark = pytest.mark.slow
 Launch = Callable[..., Any]
 Span = dict[str, Any]
 
