@@ -163,7 +163,8 @@ def explain(log: str) -> str:
     if "MXFP4" in reason:
         reason += "; with --experts bf16 it needs no MXFP4"
     elif reason.startswith("ModuleNotFoundError"):
-        reason += "; make a Python that has it: python -m venv vllm-venv && vllm-venv/bin/pip install vllm"
+        reason += "; make a Python that has vLLM: python -m venv vllm-venv, "
+        reason += "vllm-venv/bin/pip install vllm"
     tail = "\n".join(f"  {line[:200]}" for line in lines[-_TAIL_LINES:])
     return f"{reason}\nThe end of its log:\n{tail}"
 
