@@ -28,6 +28,8 @@ from gptoss_serve.settings import ServerSettings
 
 Result = TypeVar("Result")
 
+_LONG = 64 * 1024  # bytes; reading more would hold up everybody's streams
+
 
 class ClientGone(Exception):
     """Nobody listens any more: the rest of a request's work is in vain."""
@@ -51,6 +53,8 @@ async def read_json(request: Request, settings: ServerSettings) -> Any:
         ) from error
     except ClientDisconnect as error:
         raise ClientGone from error
+    if len(body) > _LONG:
+        return await asyncio.to_thread(parse_json, body, settings.max_depth)
     return parse_json(body, settings.max_depth)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -30,7 +31,8 @@ def completions_router(chat: ChatService, text: TextService, settings: ServerSet
         """Answer a chat."""
         body = await read_json(request, settings)
         asked = checked(ChatRequest, body)
-        ask = chat.prepare(asked, client=client_of(request))
+        # Long conversations take a while, and others stream meanwhile.
+        ask = await asyncio.to_thread(chat.prepare, asked, client=client_of(request))
         if asked.stream:
             return _stream(chat.stream(ask), settings)
         return JSONResponse(await until_disconnect(request, chat.complete(ask)))
@@ -39,7 +41,7 @@ def completions_router(chat: ChatService, text: TextService, settings: ServerSet
         """Continue a text."""
         body = await read_json(request, settings)
         asked = checked(TextRequest, body)
-        prompts = text.prompts(asked)
+        prompts = await asyncio.to_thread(text.prompts, asked)
         client = client_of(request)
         if asked.stream:
             chunks = text.stream(asked, prompts, with_usage=asked.wants_usage, client=client)

@@ -334,7 +334,10 @@ class ResponseService:
         if isinstance(request.input, list):
             items = await without_references(request.input, self.store)
             request = request.model_copy(update={"input": items})
-        return prepare(request, plan, self.session.engine, previous, toolbox=self._toolbox)
+        # Long conversations take a while, and others stream meanwhile.
+        return await asyncio.to_thread(
+            prepare, request, plan, self.session.engine, previous, toolbox=self._toolbox
+        )
 
     async def _previous(self, response_id: str) -> Record:
         record = await self.record(response_id, param="previous_response_id")
