@@ -93,3 +93,19 @@ def test_chat_completions_leaves_these_kinds_out(serve: Any, shop: Any) -> None:
     answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
     assert answer.status_code == 200
     assert shop.headers == []
+
+
+def test_a_client_that_leaves_ends_a_remote_call(
+    serve: Any, shop: Any, called: Callable[[str, str], str], done: str
+) -> None:
+    settings = ServerSettings(drain_seconds=2, mcp=shop.access, max_running=1)
+    server = serve([called("shop__slow", "{}"), done], settings=settings)
+    body = {"input": "Hi", "tools": [shop.tool()], "stream": True}
+    url = f"{server.url}/v1/responses"
+    with httpx.stream("POST", url, json=body, timeout=60) as stream:
+        for line in stream.iter_lines():
+            if "mcp_call_arguments.done" in line:
+                break
+    # The only slot is free again, long before the remote tool would answer.
+    answer = httpx.post(url, json={"input": "Hi"}, timeout=60)
+    assert answer.json()["output"][0]["content"][0]["text"] == "Done."
