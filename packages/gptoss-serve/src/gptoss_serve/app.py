@@ -17,7 +17,6 @@ from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from gptoss_harmony import Engine, HarmonyError
 from gptoss_serve.completions.routes import completions_router
@@ -162,10 +161,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _allowed(request: Request) -> str:
-    """The methods that a path has, over all its routes."""
-
-    def has(method: str) -> bool:
-        scope = {**request.scope, "method": method}
-        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
-
-    return ", ".join(filter(has, ("DELETE", "GET", "HEAD", "POST")))
+    """The methods of the path that the request names, as they are documented."""
+    route = request.scope.get("route")
+    methods = request.app.openapi()["paths"].get(getattr(route, "path_format", ""), {"get": {}})
+    return ", ".join(sorted(method.upper() for method in methods))

@@ -59,6 +59,9 @@ def test_a_wrong_method_is_told_the_right_ones(serve: Serve) -> None:
     for path, allowed in (
         ("/v1/responses", "POST"),
         ("/v1/responses/resp_1", "DELETE, GET"),
+        ("/v1/responses/compact", "POST"),
+        ("/v1/models/openai/gpt-oss-20b", "GET"),
+        ("/", "GET"),
         ("/v1/models", "GET"),
     ):
         answer = httpx.put(f"{server.url}{path}")
