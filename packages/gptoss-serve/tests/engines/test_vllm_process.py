@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,20 @@ def test_a_start_that_fails_says_why(python: Path, tmp_path: Path) -> None:
         VllmProcess.start(str(python), tmp_path, name="m", arguments=["--explode"])
     assert "--experts bf16" in str(caught.value)
     assert "INFO all is well so far" in str(caught.value)
+
+
+def test_a_removed_folder_is_noticed(
+    python: Path,
+    facts: Callable[[], dict],  # type: ignore[type-arg]
+    tmp_path: Path,
+) -> None:
+    worker = VllmProcess.start(str(python), tmp_path, name="m", arguments=[])
+    arguments = facts()["arguments"]
+    shutil.rmtree(Path(arguments[arguments.index("--uds") + 1]).parent)
+    with pytest.raises(EngineError, match="somebody removed"):
+        worker._wait_until_it_serves()
+    worker.close()
+    assert_gone(facts()["pids"])
 
 
 def test_an_interpreter_without_vllm(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class VllmProcess:
 
     def _wait_until_it_serves(self) -> None:
         with self.client(timeout=5.0) as http:
-            while self._process.poll() is None:
+            while self._process.poll() is None and self._folder.is_dir():
                 if self._listens():
                     with contextlib.suppress(httpx.HTTPError):
                         if http.get("models").status_code == 200:
@@ -131,7 +131,10 @@ class VllmProcess:
             return probe.connect_ex(str(self._folder / "socket")) == 0
 
     def _log(self) -> str:
-        return (self._folder / "log").read_text("utf-8", "replace")
+        try:
+            return (self._folder / "log").read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return f"OSError: somebody removed {self._folder}, where its socket and log were"
 
 
 def parse_arguments(words: str) -> list[str]:
