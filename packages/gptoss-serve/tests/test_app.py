@@ -70,6 +70,16 @@ def test_no_cors_unless_told(serve: Serve) -> None:
             assert answer.headers.get("access-control-allow-origin") == expected
 
 
+def test_a_page_may_read_why_it_was_refused(serve: Serve) -> None:
+    origin = {"origin": "http://page.example"}
+    settings = ServerSettings(origins=("http://page.example",), keys=("k",), drain_seconds=1)
+    server = serve(settings=settings)
+    answer = httpx.get(f"{server.url}/v1/models", headers=origin)
+    assert answer.status_code == 401
+    assert answer.headers["access-control-allow-origin"] == "http://page.example"
+    assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
+
+
 def test_a_full_queue_says_come_back() -> None:
     async def run() -> None:
         admission = Admission(running=1, waiting=1)

@@ -124,15 +124,16 @@ def _lifespan(
 
 
 def _add_layers(app: FastAPI, settings: ServerSettings, metrics: Metrics, watch: Watch) -> None:
-    """What every request passes through, the outermost last."""
+    """What every request passes through, the outermost last: refusals have CORS headers too."""
+    app.add_middleware(Guard, settings=settings, metrics=metrics, watch=watch)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["authorization", "content-type"],
+            expose_headers=["x-request-id", "retry-after"],
         )
-    app.add_middleware(Guard, settings=settings, metrics=metrics, watch=watch)
 
 
 def _add_error_handlers(app: FastAPI) -> None:
