@@ -5,7 +5,8 @@ containers = Containers(lambda: PythonTool(stateful=True), seconds=1200.0, most=
 toolbox = Toolbox({"python": containers.open}, containers=containers)
 ```
 
-A container is known by an id that only the responses that used it tell. It goes when nobody used
+A container is known by an id that only the responses that used it tell, and where clients have keys
+it is of no use to another key. It goes when nobody used
 it for a while, when there are too many, when the last kept response that used it is deleted, and
 with the server. Nothing is started before the first call.
 """
@@ -38,6 +39,7 @@ class Closing(Tool, Protocol):
 @dataclass(slots=True)
 class _Container:
     tool: Closing
+    owner: str
     users: int = 0
     last_used: float = 0.0
     holders: set[str] = field(default_factory=set)  # ids of kept responses
@@ -83,30 +85,33 @@ class Containers:
 
     def open(self, setup: ToolSetup) -> Tool:
         """The tool of one response; `setup.state` names its container, or it has a private one."""
-        return ContainerTool(self, (setup.state or {}).get("container"))
+        state = setup.state or {}
+        return ContainerTool(self, state.get("container"), owner=state.get("owner", ""))
 
-    def resolve(self, asked: str | None, hints: Iterable[str]) -> str:
+    def resolve(self, asked: str | None, hints: Iterable[str], *, owner: str = "") -> str:
         """The id of a container for a response.
 
         Args:
             asked: the one that the client insists on.
             hints: those that the conversation used, the best first.
+            owner: whose it must be.
 
         Raises:
             NotFound: the one that was asked for is gone, or never was.
         """
         with self._lock:
-            if asked is not None and asked not in self._kept:
+            own = [key for key, container in self._kept.items() if container.owner == owner]
+            if asked is not None and asked not in own:
                 raise NotFound(
                     f"there is no container {asked!r}; it may have expired: ask for "
                     '{"type": "auto"}',
                     param="tools",
                     code="container_not_found",
                 )
-            known = [hint for hint in hints if hint in self._kept]
+            known = [hint for hint in hints if hint in own]
         return asked or (known[0] if known else f"cntr_{secrets.token_hex(20)}")
 
-    def borrow(self, container_id: str | None) -> Closing:
+    def borrow(self, container_id: str | None, *, owner: str = "") -> Closing:
         """The tool of a container, made if there is none; `give_back` it."""
         with self._lock:
             container = self._kept.get(container_id or "")
@@ -118,7 +123,7 @@ class Containers:
             return tool
         with self._lock:
             # Two responses of one conversation may have asked at once: one tool is enough.
-            container = self._kept.setdefault(container_id, _Container(tool))
+            container = self._kept.setdefault(container_id, _Container(tool, owner))
             container.users += 1
             spare = tool if container.tool is not tool else None
         if spare is not None:
@@ -182,11 +187,15 @@ class ContainerTool:
     Args:
         containers: where it comes from.
         container_id: None is a container that ends with this object.
+        owner: who may use the container.
     """
 
-    def __init__(self, containers: Containers, container_id: str | None) -> None:
+    def __init__(
+        self, containers: Containers, container_id: str | None, *, owner: str = ""
+    ) -> None:
         self._containers = containers
         self._id = container_id
+        self._owner = owner
         self._tool: Closing | None = None
 
     @property
@@ -214,7 +223,9 @@ class ContainerTool:
             try:
                 if self._tool is None:
                     # Starts a jail for its self-test: others need not wait.
-                    self._tool = await asyncio.to_thread(self._containers.borrow, self._id)
+                    self._tool = await asyncio.to_thread(
+                        self._containers.borrow, self._id, owner=self._owner
+                    )
             except (HarmonyError, OSError) as error:
                 author = Author(role=Role.TOOL, name=self.name)
                 answer = Message(author=author, content=[TextContent(text=f"[ERROR] {error}")])

@@ -45,7 +45,7 @@ class ToolSetup:
 class Keeping(Protocol):
     """Keeps what tools hold from one response to the next; `Containers` does."""
 
-    def resolve(self, asked: str | None, hints: Iterable[str]) -> str:
+    def resolve(self, asked: str | None, hints: Iterable[str], *, owner: str = "") -> str:
         """The id of a container."""
         ...
 
@@ -131,18 +131,19 @@ class Toolbox:
             tools.append(await asyncio.to_thread(self._makers[name], setup))
         return tools
 
-    def container(self, asked: str | None, hints: Iterable[str]) -> str:
+    def container(self, asked: str | None, hints: Iterable[str], *, owner: str = "") -> str:
         """The id of the container that a response's code runs in.
 
         Args:
             asked: the one that the client insists on.
             hints: those that the conversation used, the best first.
+            owner: whose it must be.
 
         Raises:
             NotFound: there is no such container.
         """
         if self._containers is not None:
-            return self._containers.resolve(asked, hints)
+            return self._containers.resolve(asked, hints, owner=owner)
         if asked is not None:
             raise NotFound(
                 f"there is no container {asked!r}; this server keeps none",

@@ -100,8 +100,17 @@ def prepare(
     previous: Record | None,
     *,
     toolbox: Toolbox,
+    owner: str = "",
 ) -> Prepared:
     """Translate the input.
+
+    Args:
+        request: the request.
+        plan: its tools.
+        engine: what will answer.
+        previous: the record that it goes on from.
+        toolbox: the tools that run here.
+        owner: whose containers may be used.
 
     Raises:
         InvalidRequest: an item that cannot be understood.
@@ -124,7 +133,7 @@ def prepare(
     if not can_constrain(engine):
         _report_lax(plan)
     states = {} if previous is None else dict(previous.tool_states)
-    container_id = _container(plan, toolbox, states, translation.containers)
+    container_id = _container(plan, toolbox, states, translation.containers, owner=owner)
     return Prepared(
         request=request,
         plan=plan,
@@ -141,7 +150,7 @@ def prepare(
 
 
 def _container(
-    plan: ToolPlan, toolbox: Toolbox, states: dict[str, Any], told: Sequence[str]
+    plan: ToolPlan, toolbox: Toolbox, states: dict[str, Any], told: Sequence[str], *, owner: str
 ) -> str:
     """Where the code of a response runs: where the client says, or where it ran before."""
     if "python" not in plan.builtin:
@@ -149,8 +158,9 @@ def _container(
     asked = plan.options["python"].get("container")
     before = states.get("python", {}).get("container")
     hints = [*([before] if before else []), *told]
-    container_id = toolbox.container(asked if isinstance(asked, str) else None, hints)
-    states["python"] = {"container": container_id}
+    named = asked if isinstance(asked, str) else None
+    container_id = toolbox.container(named, hints, owner=owner)
+    states["python"] = {"container": container_id, "owner": owner}
     return container_id
 
 

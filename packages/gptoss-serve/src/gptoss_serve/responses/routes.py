@@ -75,7 +75,8 @@ class _Routes:
     async def count(self, request: Request) -> Response:
         """Count the tokens of a prompt."""
         body = await read_json(request, self._settings)
-        return JSONResponse(await self._service.count(checked(CountRequest, body)))
+        asked = checked(CountRequest, body)
+        return JSONResponse(await self._service.count(asked, client=client_of(request)))
 
     async def compact(self, request: Request) -> Response:
         """Make a conversation shorter."""

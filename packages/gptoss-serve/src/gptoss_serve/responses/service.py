@@ -89,7 +89,7 @@ class ResponseService:
             raise InvalidRequest(
                 "background needs a store; this server has none", param="background"
             )
-        prepared = await self._prepared(request)
+        prepared = await self._prepared(request, client=client)
         store = self.store is not None and request.store is not False
         response = new_response(
             request, prepared.plan, response_id=new_id("resp"), model=model, store=store
@@ -102,14 +102,18 @@ class ResponseService:
         await answering.keep()
         return self._background.start(answering.response, answering.batches())
 
-    async def count(self, request: CountRequest) -> Json:
+    async def count(self, request: CountRequest, *, client: str = "") -> Json:
         """How many tokens the prompt of a request has.
+
+        Args:
+            request: whose prompt.
+            client: who asks.
 
         Raises:
             ServeError: it could not be answered.
         """
         self._models.resolve(request.model)
-        prepared = await self._prepared(request.as_response())
+        prepared = await self._prepared(request.as_response(), client=client)
         async with self._tools(prepared) as (tools, remote):
             async with aclosing(remote.list()) as asking:
                 async for _ in asking:
@@ -324,7 +328,7 @@ class ResponseService:
             raise missing(response_id, param=param)
         return again
 
-    async def _prepared(self, request: ResponsesRequest) -> Prepared:
+    async def _prepared(self, request: ResponsesRequest, *, client: str = "") -> Prepared:
         plan: ToolPlan = plan_tools(
             request.tools or [], request.tool_choice, self._toolbox, access=self.settings.mcp
         )
@@ -334,9 +338,17 @@ class ResponseService:
         if isinstance(request.input, list):
             items = await without_references(request.input, self.store)
             request = request.model_copy(update={"input": items})
+        # Without keys anybody is everybody: addresses change too easily to own anything.
+        owner = client if self.settings.keys else ""
         # Long conversations take a while, and others stream meanwhile.
         return await asyncio.to_thread(
-            prepare, request, plan, self.session.engine, previous, toolbox=self._toolbox
+            prepare,
+            request,
+            plan,
+            self.session.engine,
+            previous,
+            toolbox=self._toolbox,
+            owner=owner,
         )
 
     async def _previous(self, response_id: str) -> Record:

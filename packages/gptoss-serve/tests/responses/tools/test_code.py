@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
+import httpx
 import pytest
 from openai_harmony import ToolNamespaceConfig
 
 from gptoss_harmony.errors import HarmonyError
 from gptoss_harmony.testing import require
 from gptoss_harmony.tool import ToolReply
-from gptoss_serve import Toolbox
+from gptoss_serve import ServerSettings, Toolbox
 from gptoss_serve.containers import Containers
 from gptoss_serve.errors import InvalidRequest, NotFound
 from gptoss_tools import PythonTool
@@ -137,6 +138,25 @@ def test_an_invented_id_is_nobodys_container(ask: Any, shelf: Shelf, done: str) 
         assert refused.value.code == "container_not_found"
 
     asyncio.run(talk())
+
+
+def test_another_key_has_another_container(serve: Any, shelf: Shelf, done: str) -> None:
+    replies = [run("a"), done, run("b"), done, run("c"), done]
+    settings = ServerSettings(drain_seconds=2, keys=("k1", "k2"))
+    server = serve(replies, settings=settings, toolbox=shelf.toolbox)
+
+    def ask(key: str, **fields: Any) -> httpx.Response:
+        body = {"input": "Hi", "tools": [TOOL], "include": OUTPUTS, **fields}
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.post(f"{server.url}/v1/responses", json=body, headers=headers, timeout=60)
+
+    first = ask("k1").json()
+    container = first["output"][0]["container_id"]
+    items = [first["output"][0], {"role": "user", "content": "On"}]
+    assert logs(ask("k2", input=items).json()) == "b"
+    named = [{"type": "code_interpreter", "container": container}]
+    assert ask("k2", tools=named).status_code == 404
+    assert logs(ask("k1", input=items).json()) == "a c"
 
 
 def test_deleting_the_last_response_ends_the_container(ask: Any, shelf: Shelf, done: str) -> None:
