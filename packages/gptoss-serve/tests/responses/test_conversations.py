@@ -28,7 +28,7 @@ from gptoss_tools import SimpleBrowserTool
 from gptoss_tools.browser.backends.protocol import SearchResult
 from gptoss_tools.browser.page import Page
 
-EXAMPLES = int(os.environ.get("GPTOSS_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("GPTOSS_EXAMPLES", "40"))
 Json = dict[str, Any]
 
 TOOLS = [

@@ -40,14 +40,14 @@ class Prompts:
 
 @contextlib.asynccontextmanager
 async def server(
-    *replies: str, store: ResponseStore | None = None, pace: float = 0.0, **options: Any
+    *replies: str, store: ResponseStore | None = None, pace: float = 0.0, context: int = 50_000
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Prompts]]:
     """An application in process; its engine says `replies` in turn."""
     script = Prompts(*(replies or (FINAL + "<|return|>",)))
-    engine = ScriptedEngine(script, ScriptedOptions(tokens_per_second=pace))
+    engine = ScriptedEngine(script, ScriptedOptions(tokens_per_second=pace, context=context))
     kept = store or ResponseStore(None)
     settings = ServerSettings(drain_seconds=1)
-    app = create_app(engine, settings=settings, store=kept, **options)
+    app = create_app(engine, settings=settings, store=kept)
     transport = httpx.ASGITransport(app)
     try:
         async with (
@@ -391,6 +391,33 @@ def test_a_server_forgets_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None
 async def _count(store: ResponseStore) -> int:
     query = "SELECT (SELECT COUNT(*) FROM responses) + (SELECT COUNT(*) FROM items)"
     return int((await store._run(lambda db: db.execute(query).fetchone()))[0])
+
+
+def test_an_overflow_is_named_wherever_it_shows() -> None:
+    body = {"input": "word " * 400}
+
+    async def run() -> None:
+        async with server(context=300) as (http, _):
+            for path, more in (("", {}), ("", {"stream": True}), ("/compact", {})):
+                answer = await http.post(f"/responses{path}", json={**body, **more})
+                error = answer.json()["error"]
+                assert (answer.status_code, error["code"]) == (400, "context_length_exceeded")
+                assert (error["type"], error["param"]) == ("invalid_request_error", "input")
+            counted = await http.post("/responses/input_tokens", json=body)
+            assert counted.json()["input_tokens"] > 400
+            streamed = await http.post(
+                "/responses", json={**body, "background": True, "stream": True}
+            )
+            events = _events(streamed.text)
+            assert [e["type"].removeprefix("response.") for e in events] == [
+                *("created", "queued", "failed")
+            ]
+            # Codex asks for this code, which OpenAI's own list of codes does not have.
+            failed = events[-1]["response"]
+            assert failed["error"]["code"] == "context_length_exceeded"
+            assert (await http.get(f"/responses/{failed['id']}")).json() == failed
+
+    asyncio.run(run())
 
 
 class Breaking(ScriptedEngine):
