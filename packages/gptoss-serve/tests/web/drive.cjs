@@ -13,8 +13,9 @@ const { chromium } = require(playwright);
   page.on("request", (r) => requests.add(new URL(r.url()).origin));
   await page.goto(url);
   await page.check("#python");
+  await page.check("#browser");
   const idle = () => page.waitForFunction(() => document.querySelector("#send").textContent === "Send");
-  for (const question of ["Compute", "slowly"]) {
+  for (const question of ["Compute", "Cite", "slowly"]) {
     await page.fill("#text", question);
     await page.click("#send");
     if (question === "slowly") {
@@ -31,8 +32,9 @@ const { chromium } = require(playwright);
   const bold = await page.locator("#log b", { hasText: "bold" }).count();
   const code = await page.locator(".answer pre").allInnerTexts();
   const strong = await page.locator(".answer strong").allInnerTexts();
+  const links = await page.locator(".answer a").evaluateAll((all) => all.map((a) => [a.textContent, a.href]));
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  const seen = { text, bold, code, strong, overflow, problems, origins: [...requests] };
+  const seen = { text, bold, code, strong, links, overflow, problems, origins: [...requests] };
   console.log(JSON.stringify(seen));
   await browser.close();
 })();

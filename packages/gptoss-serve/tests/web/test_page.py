@@ -19,6 +19,8 @@ from gptoss_harmony.scripted import Recording, ScriptedEngine, ScriptedOptions
 from gptoss_harmony.testing import require
 from gptoss_harmony.tool import ToolReply
 from gptoss_serve import Toolbox
+from gptoss_tools import CorpusBackend, SimpleBrowserTool
+from gptoss_tools.browser.backends.corpus import build_index
 
 REPLIES = [
     {"when": "slowly", "text": "<|channel|>final<|message|>" + "word " * 900 + "<|return|>"},
@@ -26,6 +28,9 @@ REPLIES = [
     "to=python code<|message|>print(6*7)<|call|>",
     "<|channel|>final<|message|>It is 42 & <b>bold</b> and **strong**.\n"
     f"```py\nx = '{'long ' * 80}'\n```\nThat is all.<|return|>",
+    '<|channel|>analysis to=browser.search code<|message|>{"query": "rain"}<|call|>',
+    '<|channel|>analysis to=browser.open code<|message|>{"id": 0}<|call|>',
+    "<|channel|>final<|message|>It rains in `Lyon`【1†L1】 they say.<|return|>",
 ]
 
 
@@ -54,7 +59,9 @@ def test_the_page_asks_nobody_else(serve: Callable[..., Any]) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_chat_tools_and_stop_in_chromium(serve: Callable[..., Any], width: int) -> None:
+def test_chat_tools_and_stop_in_chromium(
+    serve: Callable[..., Any], width: int, tmp_path: Path
+) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     require(chromium is not None, "there is no chromium on PATH")
     node = shutil.which("node")
@@ -62,7 +69,13 @@ def test_chat_tools_and_stop_in_chromium(serve: Callable[..., Any], width: int) 
     modules = Path(os.environ.get("GPTOSS_SERVE_NODE", "."), "node_modules", "playwright-core")
     require(modules.is_dir(), "GPTOSS_SERVE_NODE names no folder with playwright-core")
     engine = ScriptedEngine(Recording(REPLIES), ScriptedOptions(tokens_per_second=60))
-    server = serve(engine=engine, toolbox=Toolbox({"python": lambda _: Python()}))
+    (tmp_path / "rain.md").write_text("# Rain\n\nIt rains a lot in Lyon.\n")
+    build_index(tmp_path, tmp_path / "index.db", base_url="https://weather.example")
+    backend = CorpusBackend(tmp_path / "index.db")
+    toolbox = Toolbox(
+        {"python": lambda _: Python(), "browser": lambda _: SimpleBrowserTool(backend)}
+    )
+    server = serve(engine=engine, toolbox=toolbox)
     drive = Path(__file__).with_name("drive.cjs")
     done = subprocess.run(
         [str(node), str(drive), str(modules), str(chromium), server.url, str(width)],
@@ -71,6 +84,7 @@ def test_chat_tools_and_stop_in_chromium(serve: Callable[..., Any], width: int) 
         timeout=300,
         check=False,
     )
+    backend.close()
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["problems"] == []
@@ -80,5 +94,7 @@ def test_chat_tools_and_stop_in_chromium(serve: Callable[..., Any], width: int) 
         assert expected in seen["text"]
     assert seen["code"] == [f"x = '{'long ' * 80}'"]
     assert seen["strong"] == ["strong"]
+    [(title, link)] = seen["links"]
+    assert (title.strip(), link) == ("weather.example", "https://weather.example/rain.md")
     assert seen["overflow"] == 0, "the page is wider than its window"
     assert engine.stats().running == 0

@@ -143,7 +143,7 @@ def _lines(console: Console) -> AsyncIterator[str]:
 
     keys = KeyBindings()
     keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
-    console.print("[dim]/help lists commands; Ctrl-D leaves[/dim]")
+    console.print("[dim]/help lists commands; Ctrl-D leaves[/dim]", highlight=False)
     session: PromptSession[str] = PromptSession(
         "> ", history=_history(console), key_bindings=keys, prompt_continuation="  "
     )
