@@ -19,6 +19,7 @@ from gptoss_serve.limits import Admission
 from gptoss_serve.models import ModelNames
 from gptoss_serve.responses.answering import Answering
 from gptoss_serve.responses.compact import asked_for_summary, compacted
+from gptoss_serve.responses.counting import prompt_tokens
 from gptoss_serve.responses.included import items_with_included, with_included
 from gptoss_serve.responses.listing import page_of
 from gptoss_serve.responses.parts import Json, new_id
@@ -33,7 +34,6 @@ from gptoss_serve.responses.tools import ToolPlan, plan_tools
 from gptoss_serve.session import Session
 from gptoss_serve.settings import ServerSettings
 from gptoss_serve.toolbox import Toolbox, tool_states
-from gptoss_serve.turn import without_oldest
 
 _log = logging.getLogger("gptoss_serve")
 _UNFINISHED = ("queued", "in_progress")
@@ -119,19 +119,8 @@ class ResponseService:
                 async for _ in asking:
                     pass
             turn = prepared.turn(self.session.engine, [*tools, *remote.tools], self.settings)
-        encoding, messages = self.session.encoding, list(turn.messages)
-        while True:
-            prompt = await asyncio.to_thread(encoding.render_prompt, messages, style=turn.style)
-            fits = len(prompt.tokens) < self.session.engine.spec.context_length
-            shorter = None if fits or not turn.drop_oldest else without_oldest(messages)
-            if shorter is None:
-                break
-            messages = shorter
-        prefill = encoding.encode(turn.prefill, allowed_special="all")
-        return {
-            "object": "response.input_tokens",
-            "input_tokens": len(prompt.tokens) + len(prefill),
-        }
+        tokens = await prompt_tokens(self.session, turn)
+        return {"object": "response.input_tokens", "input_tokens": tokens}
 
     async def compact(self, request: CompactRequest, *, client: str = "") -> Json:
         """A conversation in fewer tokens, as one item: the user's messages and a summary.
