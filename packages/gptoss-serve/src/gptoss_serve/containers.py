@@ -17,15 +17,16 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gptoss_harmony import Author, Message, Role, TextContent, Tool, ToolNamespaceConfig
+from gptoss_harmony import Message, Tool, ToolNamespaceConfig
 from gptoss_harmony.errors import HarmonyError
 from gptoss_harmony.tool import ToolReply
 from gptoss_serve.errors import NotFound
 from gptoss_serve.toolbox import ToolSetup
+from gptoss_tools.reply import answer
 
 
 class Closing(Tool, Protocol):
@@ -219,7 +220,7 @@ class ContainerTool:
     def process(self, message: Message) -> ToolReply:
         """Run the code of a call; a container that cannot be made is said to the model."""
 
-        async def reply() -> Any:
+        async def reply() -> AsyncGenerator[Message, None]:
             try:
                 if self._tool is None:
                     # Starts a jail for its self-test: others need not wait.
@@ -227,12 +228,10 @@ class ContainerTool:
                         self._containers.borrow, self._id, owner=self._owner
                     )
             except (HarmonyError, OSError) as error:
-                author = Author(role=Role.TOOL, name=self.name)
-                answer = Message(author=author, content=[TextContent(text=f"[ERROR] {error}")])
-                yield answer.with_recipient("assistant").with_channel(message.channel or "analysis")
+                yield answer(message, f"[ERROR] {error}", name=self.name)
                 return
-            async for answer in self._tool.process(message):
-                yield answer
+            async for said in self._tool.process(message):
+                yield said
 
         return ToolReply(reply())
 

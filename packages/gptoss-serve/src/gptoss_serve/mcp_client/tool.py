@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from gptoss_harmony import Author, Message, Role, TextContent, ToolNamespaceConfig
+from gptoss_harmony import Message, ToolNamespaceConfig
 from gptoss_harmony.tool import ToolReply
 from gptoss_serve.functions import ClientFunction
 from gptoss_serve.mcp_client.connection import McpConnection
 from gptoss_serve.mcp_client.failure import McpFailure
+from gptoss_tools.reply import answer, call_text
 
 _MOST_CHARACTERS = 400_000  # of one answer; far more than any context holds
 
@@ -51,13 +52,9 @@ class McpTool:
     def process(self, message: Message) -> ToolReply:
         """Make one call; whatever goes wrong comes back as text."""
 
-        async def reply() -> Any:
-            text = await self._answer(
-                "".join(part.text for part in message.content if isinstance(part, TextContent))
-            )
-            author = Author(role=Role.TOOL, name=message.recipient or f"functions.{self.name}")
-            answer = Message(author=author, content=[TextContent(text=text)])
-            yield answer.with_recipient("assistant").with_channel(message.channel or "commentary")
+        async def reply() -> AsyncGenerator[Message, None]:
+            name = message.recipient or f"functions.{self.name}"
+            yield answer(message, await self._answer(call_text(message)), name=name)
 
         return ToolReply(reply())
 

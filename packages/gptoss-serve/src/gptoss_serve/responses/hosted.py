@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from gptoss_harmony.grammar import Lark
 from gptoss_serve.errors import InvalidRequest
 from gptoss_serve.mcp_client.access import McpAccess
-from gptoss_serve.responses.mcp_asked import McpAsked, McpField
+from gptoss_serve.responses.mcp_asked import McpAsked, McpField, StrictField
 from gptoss_serve.responses.schema import checked
 from gptoss_serve.responses.shell_calls import LOCAL_SHELL_PARAMETERS, SHELL_PARAMETERS
 from gptoss_serve.responses.tool_plan import ToolPlan
@@ -20,19 +20,15 @@ from gptoss_tools import ApplyPatchTool
 Model = TypeVar("Model", bound=BaseModel)
 
 _BROWSER = ("web_search", "browser_search")
-_CLIENT_KINDS = ("local_shell", "shell", "apply_patch")
+CLIENT_KINDS = ("local_shell", "shell", "apply_patch")
 _NO_RENAMING = "Do not use `*** Move to:`; add the new file and delete the old one."
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Domains(_Strict):
+class _Domains(StrictField):
     allowed_domains: list[Annotated[str, Field(min_length=1)]] | None = None
 
 
-class _Location(_Strict):
+class _Location(StrictField):
     type: Literal["approximate"] | None = None
     city: str | None = None
     region: str | None = None
@@ -40,7 +36,7 @@ class _Location(_Strict):
     timezone: str | None = None
 
 
-class WebSearchField(_Strict):
+class WebSearchField(StrictField):
     """A web search, of any dated name; the images of pages are not read."""
 
     type: str
@@ -51,11 +47,11 @@ class WebSearchField(_Strict):
     external_web_access: bool | None = None
 
 
-class _NoNetwork(_Strict):
+class _NoNetwork(StrictField):
     type: Literal["disabled"]
 
 
-class ContainerField(_Strict):
+class ContainerField(StrictField):
     """A container that we make; there is nowhere to upload files for it."""
 
     type: Literal["auto"]
@@ -64,7 +60,7 @@ class ContainerField(_Strict):
     network_policy: _NoNetwork | None = None
 
 
-class CodeField(_Strict):
+class CodeField(StrictField):
     """Code that runs in a container of ours, which has no network."""
 
     type: Literal["code_interpreter"]
@@ -72,18 +68,18 @@ class CodeField(_Strict):
     allowed_callers: list[Literal["direct"]] | None = None
 
 
-class _Skill(_Strict):
+class _Skill(StrictField):
     name: str
     description: str
     path: str
 
 
-class _LocalEnvironment(_Strict):
+class _LocalEnvironment(StrictField):
     type: Literal["local"]
     skills: list[_Skill] | None = None
 
 
-class ShellField(_Strict):
+class ShellField(StrictField):
     """A shell or patch tool that the client runs: there is no machine of ours behind it."""
 
     type: Literal["local_shell", "shell", "apply_patch"]
@@ -125,7 +121,7 @@ def add_hosted(
     """
     kind = tool["type"]
     name = builtin_name(kind)
-    if kind in _CLIENT_KINDS and access is not None:
+    if kind in CLIENT_KINDS and access is not None:
         _add_client_kind(plan, tool, where)
     elif kind == "mcp" and access is not None:
         _add_mcp(plan, tool, where, access)

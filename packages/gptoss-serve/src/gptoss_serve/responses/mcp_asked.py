@@ -15,11 +15,13 @@ from gptoss_serve.mcp_client.connection import McpServer
 _LABEL = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 
 
-class _Strict(BaseModel):
+class StrictField(BaseModel):
+    """A part of a tool, of which every field is known."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class ToolFilter(_Strict):
+class ToolFilter(StrictField):
     """Some of a server's tools: by name, and by whether they change anything."""
 
     tool_names: list[str] | None = None
@@ -34,14 +36,14 @@ class ToolFilter(_Strict):
         return self.read_only is None or (hint is True) == self.read_only
 
 
-class ApprovalFilter(_Strict):
+class ApprovalFilter(StrictField):
     """Tools that are always and never to be approved by a user; the others always are."""
 
     always: ToolFilter | None = None
     never: ToolFilter | None = None
 
 
-class McpField(_Strict):
+class McpField(StrictField):
     """The wire form of the tool."""
 
     type: Literal["mcp"]

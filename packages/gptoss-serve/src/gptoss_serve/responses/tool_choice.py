@@ -7,10 +7,8 @@ from typing import Any
 
 from gptoss_serve.errors import InvalidRequest
 from gptoss_serve.functions import ClientFunctions
-from gptoss_serve.responses.hosted import builtin_name, text_field
+from gptoss_serve.responses.hosted import CLIENT_KINDS, builtin_name, text_field
 from gptoss_serve.responses.tool_plan import ToolPlan
-
-_CLIENT_KINDS = ("local_shell", "shell", "apply_patch")
 
 
 def choose(plan: ToolPlan, choice: Any, *, is_draft: bool = False) -> None:
@@ -81,7 +79,7 @@ def _named(
         return {found.callable_name}
     if kind == "mcp":
         return _remote(plan, entry, is_draft=is_draft)
-    if kind in _CLIENT_KINDS:
+    if kind in CLIENT_KINDS:
         return {function.callable_name for function in plan.functions.of_kind(kind)} or None
     return None
 
