@@ -16,6 +16,7 @@ from gptoss_harmony.errors import HarmonyError
 from gptoss_harmony.testing import require
 from gptoss_harmony.tool import ToolReply
 from gptoss_serve import ServerSettings, Toolbox
+from gptoss_serve.browsing import ServedBrowser
 from gptoss_serve.containers import Containers
 from gptoss_serve.errors import InvalidRequest, NotFound
 from gptoss_tools import PythonTool
@@ -228,6 +229,25 @@ def test_calls_that_arrive_together_share_one(shelf: Shelf) -> None:
         thread.join(60)
     assert len({id(tool) for tool in got}) == 1
     assert shelf.alive == 1
+
+
+def test_one_of_several_tools_of_ours_can_be_demanded(
+    ask: Any, shelf: Shelf, obedient: Any, done: str
+) -> None:
+    class Nowhere:
+        source = "nowhere"
+
+    makers = {
+        "python": shelf.containers.open,
+        "browser": lambda setup: ServedBrowser(Nowhere(), setup),  # type: ignore[arg-type]
+    }
+    toolbox = Toolbox(makers, containers=shelf.containers)
+    fields: Any = {"tools": [TOOL, {"type": "web_search"}], "tool_choice": "required"}
+    asker = ask(engine=obedient([run("a"), done]), toolbox=toolbox)
+    response = asyncio.run(asker(input="Hi", **fields))
+    assert [item["type"] for item in response["output"]] == ["code_interpreter_call", "message"]
+    with pytest.raises(InvalidRequest, match="not allowed"):  # an answer without a call
+        asyncio.run(ask(engine=obedient([done]), toolbox=toolbox)(input="Hi", **fields))
 
 
 def test_nothing_is_made_unless_code_is_run(ask: Any, shelf: Shelf) -> None:
