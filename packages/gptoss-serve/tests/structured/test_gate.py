@@ -93,7 +93,7 @@ def test_random_weights_obey_in_the_final_channel(
     make_schemas: Callable[[int], list[Json]],
     judged: Callable[[str, Json], None],
 ) -> None:
-    schemas = make_schemas(int(FULL or 40))
+    schemas = make_schemas(int(FULL or 32))
     conversation = [system_message(), developer_message("Be brief."), user_message(PROMPT)]
     prompt = [*ENCODING.render_prompt(conversation).tokens]
     prompt += ENCODING.encode("<|channel|>final<|message|>", allowed_special="all")
