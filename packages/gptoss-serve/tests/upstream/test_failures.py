@@ -35,7 +35,7 @@ REFUSALS: list[tuple[int, Any, int, str]] = [
     (404, {"error": {"message": "no such model"}}, 404, "--upstream-model"),
     (429, {"error": {"message": "slow down"}}, 429, "slow down"),
     (503, {"error": "loading the model"}, 503, "loading the model"),
-    (500, {"error": {"message": "out of memory"}}, 502, "out of memory"),
+    (500, {"error": {"message": "out of memory", "code": 500}}, 502, "out of memory"),
     (302, {}, 502, "answered 302"),
 ]
 
@@ -53,6 +53,7 @@ def test_refusals_keep_their_shape(fake: Any, front: Any) -> None:
             assert url in error["message"]
             assert SECRET not in answer.text
             assert error["param"] == ("seed" if status == 400 else None)
+            assert not str(error["code"]).isdigit()
 
 
 def test_a_busy_server_is_asked_again_with_the_same_key(fake: Any, front: Any) -> None:

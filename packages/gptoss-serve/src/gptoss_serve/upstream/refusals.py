@@ -50,6 +50,7 @@ def relayed(endpoint: Endpoint, body: Any, *, status: int | None = None) -> Serv
     if endpoint.key:
         said = said.replace(endpoint.key, "***")
     status = status if status is not None else _status_of(code)
+    code = _word(code)
     what = f"the upstream {endpoint.shown} answered {status}: {said or 'no explanation'}"
     if status in (401, 403):
         return Unauthorized(f"{what} (set GPTOSS_UPSTREAM_KEY to a key that it accepts)")
@@ -70,6 +71,11 @@ def relayed(endpoint: Endpoint, body: Any, *, status: int | None = None) -> Serv
 def unreachable(endpoint: Endpoint, problem: str) -> UpstreamError:
     """The error for a server that cannot be reached or fell silent."""
     return UpstreamError(f"the upstream {shown_url(endpoint.post_url)} {problem}")
+
+
+def _word(code: str | None) -> str | None:
+    """A code for programs; some servers write the status once more, which is none."""
+    return None if code is None or code.isdigit() else code
 
 
 def _is_too_long(said: str, code: str | None) -> bool:
