@@ -80,6 +80,23 @@ def test_a_page_may_read_why_it_was_refused(serve: Serve) -> None:
     assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
 
 
+def test_silence_is_filled_with_comments(serve: Serve) -> None:
+    engine = ScriptedEngine(
+        Recording(["<|channel|>final<|message|>one two three<|return|>"]),
+        ScriptedOptions(tokens_per_second=4),
+    )
+    server = serve(engine=engine, settings=ServerSettings(keep_alive_seconds=0.02, drain_seconds=1))
+    for path, body in (
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+    ):
+        answer = httpx.post(f"{server.url}{path}", json={**body, "stream": True}, timeout=60)
+        blocks = answer.text.split("\n\n")
+        assert ": keep-alive" in blocks[1:-2]
+        assert blocks[-2:] == ["data: [DONE]", ""]
+        assert not [b for b in blocks if "keep-alive" in b and b != ": keep-alive"]
+
+
 def test_a_full_queue_says_come_back() -> None:
     async def run() -> None:
         admission = Admission(running=1, waiting=1)

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -201,20 +201,27 @@ class EventStream(Response):
         self.headers["x-accel-buffering"] = "no"
         self._batches = batches
         self._keep_alive = keep_alive
+        self._begun = asyncio.Event()
+        self._last = 0.0  # when something was sent, on the loop's clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end or until nobody listens."""
         sending = asyncio.ensure_future(self._send_all(scope, receive, send))
         gone = asyncio.ensure_future(_disconnected(receive))
+        alive = asyncio.ensure_future(self._send_comments(send))
+        tasks = (sending, gone, alive)
         try:
-            await asyncio.wait([sending, gone], return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
         finally:
-            gone.cancel()
-            if not sending.done():
-                sending.cancel()
-                await asyncio.wait([sending])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()  # the first one was raised; what followed from it is known
             await self._batches.aclose()
 
     async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -223,29 +230,28 @@ class EventStream(Response):
         except Exception as error:  # any failure before the first byte has a status of its own
             await error_response(as_serve_error(error))(scope, receive, send)
             return
+        clock = asyncio.get_running_loop().time
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         await _send_body(send, first)
-        async for batch in self._with_keep_alive():
+        self._last = clock()
+        self._begun.set()
+        async for batch in self._batches:
             await _send_body(send, batch)
+            self._last = clock()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _with_keep_alive(self) -> AsyncIterator[bytes]:
+    async def _send_comments(self, send: Send) -> None:
+        """Keep the connection alive through silence."""
+        clock = asyncio.get_running_loop().time
+        await self._begun.wait()
         while True:
-            step = asyncio.ensure_future(anext(self._batches, None))
-            try:
-                while not step.done():
-                    await asyncio.wait([step], timeout=self._keep_alive)
-                    if not step.done():
-                        yield b": keep-alive\n\n"
-            finally:
-                if not step.done():
-                    step.cancel()
-                    await asyncio.wait([step])
-            batch = step.result()
-            if batch is None:
-                return
-            yield batch
+            silence_ends = self._last + self._keep_alive
+            if clock() < silence_ends:
+                await asyncio.sleep(silence_ends - clock())
+                continue
+            await _send_body(send, b": keep-alive\n\n")
+            self._last = clock()
 
 
 async def _send_body(send: Send, body: bytes) -> None:

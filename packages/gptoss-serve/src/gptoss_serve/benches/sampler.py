@@ -1,69 +1,56 @@
 """A server that notes where its processor time goes: `python -m gptoss_serve.benches.sampler`.
 
-The first argument is the file for the result, the others are those of `gptoss`. Twenty times a
-second a thread reads the processor time that each thread has used since the last look (Linux), and
-puts it down to whoever's code, the standard library's aside, is innermost in its stack: what `json`
-does for us is ours.
+The first argument is the file for the result, the others are those of `gptoss`. The time of all
+threads but the main one is the engine's and the pump's: they are told apart by the thread clocks.
+The event loop's own time is put down, every few milliseconds of it, to whoever's code, the standard
+library's aside, is innermost in its stack: what `json` does for us is ours. POSIX only.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
-import threading
-from collections import Counter
+import time
+from collections import defaultdict
 from pathlib import Path
 from types import FrameType
 
 from gptoss_harmony.cli import main
 
-_PERIOD = 0.05
+_PERIOD = 0.005  # seconds of processor time
 _OWNERS = ("gptoss_serve", "gptoss_harmony", "uvicorn", "h11", "starlette", "fastapi", "asyncio")
 
 
 class Sampler:
-    """Adds up nanoseconds by owner until stopped."""
+    """Adds up seconds by owner until stopped. Make it in the main thread."""
 
     def __init__(self) -> None:
-        self._used: Counter[str] = Counter()
-        self._before: dict[int, int] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._used: dict[str, float] = defaultdict(float)
+        self._last = time.thread_time()
+        signal.signal(signal.SIGPROF, self._look)
+        signal.setitimer(signal.ITIMER_PROF, _PERIOD, _PERIOD)
 
-    def stop(self) -> dict[str, int]:
-        """End, and return the nanoseconds of each owner."""
-        self._stop.set()
-        self._thread.join()
-        return dict(self._used.most_common())
+    def stop(self) -> dict[str, float]:
+        """End, and return the seconds of each owner."""
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        self._used["threads of the engine"] = time.process_time() - time.thread_time()
+        return dict(sorted(self._used.items(), key=lambda entry: -entry[1]))
 
-    def _run(self) -> None:
-        while not self._stop.wait(_PERIOD):
-            frames = sys._current_frames()
-            for thread in threading.enumerate():
-                frame = frames.get(thread.ident or 0)
-                if frame is not None and thread is not self._thread:
-                    self._add(thread.native_id or 0, frame)
-
-    def _add(self, native_id: int, frame: FrameType) -> None:
-        try:
-            text = Path(f"/proc/self/task/{native_id}/schedstat").read_text()
-        except OSError:  # it has just ended
-            return
-        used = int(text.split()[0])
-        self._used[owner_of(frame)] += used - self._before.get(native_id, used)
-        self._before[native_id] = used
+    def _look(self, _: int, frame: FrameType | None) -> None:
+        now = time.thread_time()
+        self._used[owner_of(frame)] += now - self._last
+        self._last = now
 
 
-def owner_of(frame: FrameType) -> str:
+def owner_of(frame: FrameType | None) -> str:
     """Whose code a stack is in."""
-    here: FrameType | None = frame
-    while here is not None:
-        parts = Path(here.f_code.co_filename).parts
+    while frame is not None:
+        parts = Path(frame.f_code.co_filename).parts
         for owner in _OWNERS:
             if owner in parts:
-                return "scripted engine" if parts[-1] == "scripted.py" else owner
-        here = here.f_back
+                return owner
+        frame = frame.f_back
     return "other"
 
 
