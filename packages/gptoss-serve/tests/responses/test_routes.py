@@ -27,6 +27,14 @@ def client(server: Any) -> httpx.Client:
     return httpx.Client(base_url=f"{server.url}/v1", timeout=30)
 
 
+def eventually(happens: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + 60
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_stored_responses_are_continued_listed_and_really_deleted(
     serve: Serve, call: str, final: str
 ) -> None:
@@ -75,12 +83,7 @@ def test_background_polling_and_resumed_streams(serve: Serve, events_of: Any) ->
     with client(serve()) as http:
         queued = http.post("/responses", json={"input": "Hi", "background": True}).json()
         assert queued["status"] in ("queued", "in_progress", "completed")
-        for _ in range(200):
-            response = http.get(f"/responses/{queued['id']}").json()
-            if response["status"] == "completed":
-                break
-            time.sleep(0.02)
-        assert response["status"] == "completed"
+        eventually(lambda: http.get(f"/responses/{queued['id']}").json()["status"] == "completed")
         body = {"input": "Hi", "background": True, "stream": True}
         events = events_of(http.post("/responses", json=body).text)
         response_id = events[-1]["response"]["id"]
@@ -96,7 +99,7 @@ def test_a_background_response_can_be_cancelled(serve: Serve) -> None:
     engine = ScriptedEngine(Recording([long]), ScriptedOptions(tokens_per_second=20))
     with client(serve(engine=engine)) as http:
         queued = http.post("/responses", json={"input": "Hi", "background": True}).json()
-        time.sleep(0.5)
+        eventually(lambda: engine.stats().generated_tokens > 20)
         cancelled = http.post(f"/responses/{queued['id']}/cancel").json()
         assert cancelled["status"] == "cancelled"
         assert cancelled["output"][0]["status"] == "incomplete"
@@ -114,11 +117,7 @@ def test_a_client_that_leaves_stops_the_engine(serve: Serve) -> None:
         with http.stream("POST", "/responses", json=body) as stream:
             next(stream.iter_lines())
             assert engine.stats().running == 1
-        for _ in range(100):
-            if engine.stats().running == 0:
-                break
-            time.sleep(0.02)
-        assert engine.stats().running == 0
+        eventually(lambda: engine.stats().running == 0)
         assert engine.stats().generated_tokens < 1000
 
 
