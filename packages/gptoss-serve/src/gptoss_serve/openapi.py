@@ -88,7 +88,8 @@ def _describe(operation: Json, method: str, path: str) -> None:
     if key == "GET /metrics":
         content = METRICS
     elif key in EVENTS:
-        content["text/event-stream"] = {"schema": {"type": "string", "description": EVENTS[key]}}
+        # Without a type: some readers take the schema for the whole text, some for each event.
+        content["text/event-stream"] = {"schema": {"description": EVENTS[key]}}
     has_body = "requestBody" in operation
     errors = _BODY_ERRORS if has_body else _LOOKUP_ERRORS if "{" in path else {}
     responses = {"200": {"description": "As asked.", "content": content}}
