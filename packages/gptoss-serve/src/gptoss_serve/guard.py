@@ -6,6 +6,7 @@ A plain ASGI layer, so that streams pass through untouched.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import re
 import uuid
@@ -25,6 +26,7 @@ from gptoss_serve.wire import ClientGone, error_response
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,128}")
 _OPEN_PATHS = ("/health", "/")
 _CLIENT = "gptoss.client"
+_OWNER = "gptoss.owner"
 
 
 class Guard:
@@ -53,6 +55,7 @@ class Guard:
         headers = dict(scope["headers"])
         key = self._key(headers)
         scope[_CLIENT] = _client(scope, key)
+        scope[_OWNER] = "" if key is None else _digest(self._settings.keys[key])
         request_id = _request_id(headers)
         exchange = Exchange(scope, request_id, scope[_CLIENT], keep_body=self._settings.log_prompts)
         refused = self._refusal(scope, headers, key)
@@ -112,6 +115,15 @@ class Guard:
 def client_of(request: Request) -> str:
     """Who asks: a name per key, or the address where no keys are asked for."""
     return str(request.scope.get(_CLIENT, ""))
+
+
+def owner_of(request: Request) -> str:
+    """Whose what is kept will be: a digest of the key, or nobody's where no keys are asked for."""
+    return str(request.scope.get(_OWNER, ""))
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(b"gptoss owner\0" + key.encode()).hexdigest()
 
 
 def _client(scope: Scope, key: int | None) -> str:

@@ -462,10 +462,10 @@ def test_a_failure_half_way_is_an_event_and_is_kept(conformance: Any, background
 class Full(ResponseStore):
     """A store whose disk is full when a response is complete."""
 
-    async def put(self, record: Record, *, lease: float | None = None) -> None:
+    async def put(self, record: Record, *, lease: float | None = None, owner: str = "") -> None:
         if record.response["status"] == "completed":
             raise OSError("no space left on device")
-        await super().put(record, lease=lease)
+        await super().put(record, lease=lease, owner=owner)
 
 
 def test_a_store_that_cannot_write_is_no_silent_loss(conformance: Any) -> None:

@@ -123,9 +123,9 @@ class Answering:
             events=[*self._events, *(last or ())] if is_stream else [],
         )
         if not self.in_background:
-            await store.put(record)
+            await store.put(record, owner=prepared.owner)
         elif self.response["status"] == "queued":
-            await store.put(record, lease=LEASE_SECONDS)
+            await store.put(record, lease=LEASE_SECONDS, owner=prepared.owner)
         else:
             await store.replace(record, last=last is not None)
 

@@ -42,6 +42,7 @@ class Prepared:
         container_id: where code runs.
         approved: calls at the end of the conversation that a user approved.
         listings: tools of remote servers by label, as items told them.
+        owner: whose the response will be; "" is everybody's.
     """
 
     request: ResponsesRequest
@@ -55,6 +56,7 @@ class Prepared:
     container_id: str = "auto"
     approved: Sequence[Message] = ()
     listings: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    owner: str = ""
 
     def turn(self, engine: Engine, tools: Sequence[Tool], settings: ServerSettings) -> Turn:
         """The turn for the session.
@@ -110,7 +112,7 @@ def prepare(
         engine: what will answer.
         previous: the record that it goes on from.
         toolbox: the tools that run here.
-        owner: whose containers may be used.
+        owner: whose the response will be, and whose containers may be used.
 
     Raises:
         InvalidRequest: an item that cannot be understood.
@@ -146,6 +148,7 @@ def prepare(
         container_id=container_id,
         approved=list(translation.approved.values()),
         listings=translation.listings,
+        owner=owner,
     )
 
 

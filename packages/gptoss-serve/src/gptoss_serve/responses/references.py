@@ -11,9 +11,14 @@ from gptoss_serve.responses.store import ResponseStore
 
 
 async def without_references(
-    items: Sequence[Mapping[str, Any]], store: ResponseStore | None
+    items: Sequence[Mapping[str, Any]], store: ResponseStore | None, *, owner: str = ""
 ) -> list[Json]:
     """Put the items themselves where they are only named.
+
+    Args:
+        items: of the input.
+        store: holds the items that are named.
+        owner: who asks, and may name only what is theirs or everybody's.
 
     Raises:
         InvalidRequest: a reference without an id, or no store to look into.
@@ -21,7 +26,10 @@ async def without_references(
     """
     whole: list[Json] = []
     for position, item in enumerate(items):
-        whole.append(dict(item) if not _is_reference(item) else await _found(item, position, store))
+        if _is_reference(item):
+            whole.append(await _found(item, position, store, owner=owner))
+        else:
+            whole.append(dict(item))
     return whole
 
 
@@ -30,7 +38,9 @@ def _is_reference(item: Mapping[str, Any]) -> bool:
     return kind == "item_reference" or (kind is None and set(item) <= {"id", "type"} and bool(item))
 
 
-async def _found(item: Mapping[str, Any], position: int, store: ResponseStore | None) -> Json:
+async def _found(
+    item: Mapping[str, Any], position: int, store: ResponseStore | None, *, owner: str
+) -> Json:
     where, item_id = f"input[{position}].id", item.get("id")
     if not isinstance(item_id, str) or not item_id:
         raise InvalidRequest(f"{where} must be the id of an item", param=where)
@@ -39,7 +49,7 @@ async def _found(item: Mapping[str, Any], position: int, store: ResponseStore | 
             "item_reference needs a store and this server has none; send the item itself",
             param=where,
         )
-    found = await store.item(item_id)
+    found = await store.item(item_id, owner=owner)
     if found is None:
         raise NotFound(
             f"{where}: no kept response has an item {item_id!r}; send the item itself",

@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from gptoss_serve.errors import InvalidRequest
-from gptoss_serve.guard import client_of
+from gptoss_serve.guard import client_of, owner_of
 from gptoss_serve.responses.answering import Answering
 from gptoss_serve.responses.padding import padded
 from gptoss_serve.responses.parts import Json
@@ -45,10 +45,15 @@ def responses_router(service: ResponseService, settings: ServerSettings) -> APIR
     )
     for path, route, model in posts:
         router.add_api_route(path, route, methods=["POST"], openapi_extra=_body(model))
-    router.add_api_route("/{response_id}", routes.get, methods=["GET"])
-    router.add_api_route("/{response_id}", routes.delete, methods=["DELETE"])
-    router.add_api_route("/{response_id}/cancel", routes.cancel, methods=["POST"])
-    router.add_api_route("/{response_id}/input_items", routes.input_items, methods=["GET"])
+    kept = (
+        ("GET", "/{response_id}", routes.get),
+        ("DELETE", "/{response_id}", routes.delete),
+        ("POST", "/{response_id}/cancel", routes.cancel),
+        ("GET", "/{response_id}/input_items", routes.input_items),
+    )
+    owned = [Depends(routes.check_owner)]
+    for method, path, answer in kept:
+        router.add_api_route(path, answer, methods=[method], dependencies=owned)
     return router
 
 
@@ -59,11 +64,16 @@ class _Routes:
         self._service = service
         self._settings = settings
 
+    async def check_owner(self, request: Request, response_id: str) -> None:
+        """Let nobody near a kept response of another key."""
+        await self._service.check_owner(response_id, owner=owner_of(request))
+
     async def create(self, request: Request) -> Response:
         """Create a response."""
         body = await read_json(request, self._settings)
         asked = checked(ResponsesRequest, body)
-        answering = await self._service.create(asked, client=client_of(request))
+        client, owner = client_of(request), owner_of(request)
+        answering = await self._service.create(asked, client=client, owner=owner)
         headers = _headers(answering)
         if asked.background:
             return await self._background(answering, headers)
@@ -76,13 +86,14 @@ class _Routes:
         """Count the tokens of a prompt."""
         body = await read_json(request, self._settings)
         asked = checked(CountRequest, body)
-        return JSONResponse(await self._service.count(asked, client=client_of(request)))
+        return JSONResponse(await self._service.count(asked, owner=owner_of(request)))
 
     async def compact(self, request: Request) -> Response:
         """Make a conversation shorter."""
         body = await read_json(request, self._settings)
         asked = checked(CompactRequest, body)
-        work = self._service.compact(asked, client=client_of(request))
+        client, owner = client_of(request), owner_of(request)
+        work = self._service.compact(asked, client=client, owner=owner)
         return JSONResponse(await until_disconnect(request, work))
 
     async def get(self, request: Request, response_id: str) -> Response:

@@ -74,12 +74,15 @@ class ResponseService:
         self._background = Background(store)
         self._sweep: asyncio.Task[None] | None = None
 
-    async def create(self, request: ResponsesRequest, *, client: str = "") -> Answering:
+    async def create(
+        self, request: ResponsesRequest, *, client: str = "", owner: str = ""
+    ) -> Answering:
         """Check a request and get ready to answer it.
 
         Args:
             request: what is asked.
             client: who asks, for a fair turn.
+            owner: whose the response will be; "" is everybody's.
 
         Raises:
             ServeError: it cannot be served.
@@ -89,7 +92,7 @@ class ResponseService:
             raise InvalidRequest(
                 "background needs a store; this server has none", param="background"
             )
-        prepared = await self._prepared(request, client=client)
+        prepared = await self._prepared(request, owner=owner)
         store = self.store is not None and request.store is not False
         response = new_response(
             request, prepared.plan, response_id=new_id("resp"), model=model, store=store
@@ -102,18 +105,18 @@ class ResponseService:
         await answering.keep()
         return self._background.start(answering.response, answering.batches())
 
-    async def count(self, request: CountRequest, *, client: str = "") -> Json:
+    async def count(self, request: CountRequest, *, owner: str = "") -> Json:
         """How many tokens the prompt of a request has.
 
         Args:
             request: whose prompt.
-            client: who asks.
+            owner: who asks.
 
         Raises:
             ServeError: it could not be answered.
         """
         self._models.resolve(request.model)
-        prepared = await self._prepared(request.as_response(), client=client)
+        prepared = await self._prepared(request.as_response(), owner=owner)
         async with self._tools(prepared) as (tools, remote):
             async with aclosing(remote.list()) as asking:
                 async for _ in asking:
@@ -122,21 +125,31 @@ class ResponseService:
         tokens = await prompt_tokens(self.session, turn)
         return {"object": "response.input_tokens", "input_tokens": tokens}
 
-    async def compact(self, request: CompactRequest, *, client: str = "") -> Json:
+    async def compact(self, request: CompactRequest, *, client: str = "", owner: str = "") -> Json:
         """A conversation in fewer tokens, as one item: the user's messages and a summary.
 
         Args:
             request: the conversation.
             client: who asks, for a fair turn.
+            owner: who asks, and may continue only what is theirs.
 
         Raises:
             ServeError: it cannot be served, or the model wrote no summary.
         """
         self._models.resolve(request.model)
-        prepared = await self._prepared(request.as_response())
+        prepared = await self._prepared(request.as_response(), owner=owner)
         asked = asked_for_summary(prepared)
         async with self.turn(asked, client=client) as (events, _):
             return await compacted(prepared, events)
+
+    async def check_owner(self, response_id: str, *, owner: str, param: str | None = None) -> None:
+        """Let nobody near a response of somebody else.
+
+        Raises:
+            NotFound: there is none, or none that this owner may see.
+        """
+        if self.store is None or not await self.store.shows(response_id, owner=owner):
+            raise missing(response_id, param=param)
 
     async def get(self, response_id: str, *, include: Sequence[str] = ()) -> Json:
         """The response as it stands.
@@ -317,18 +330,16 @@ class ResponseService:
             raise missing(response_id, param=param)
         return again
 
-    async def _prepared(self, request: ResponsesRequest, *, client: str = "") -> Prepared:
+    async def _prepared(self, request: ResponsesRequest, *, owner: str) -> Prepared:
         plan: ToolPlan = plan_tools(
             request.tools or [], request.tool_choice, self._toolbox, access=self.settings.mcp
         )
         previous = None
         if request.previous_response_id is not None:
-            previous = await self._previous(request.previous_response_id)
+            previous = await self._previous(request.previous_response_id, owner=owner)
         if isinstance(request.input, list):
-            items = await without_references(request.input, self.store)
+            items = await without_references(request.input, self.store, owner=owner)
             request = request.model_copy(update={"input": items})
-        # Without keys anybody is everybody: addresses change too easily to own anything.
-        owner = client if self.settings.keys else ""
         # Long conversations take a while, and others stream meanwhile.
         return await asyncio.to_thread(
             prepare,
@@ -340,7 +351,8 @@ class ResponseService:
             owner=owner,
         )
 
-    async def _previous(self, response_id: str) -> Record:
+    async def _previous(self, response_id: str, *, owner: str) -> Record:
+        await self.check_owner(response_id, owner=owner, param="previous_response_id")
         record = await self.record(response_id, param="previous_response_id")
         if record.response["status"] in _UNFINISHED:
             raise InvalidRequest(

@@ -41,7 +41,15 @@ CREATE INDEX IF NOT EXISTS items_of_response ON items (response);
 CREATE TABLE IF NOT EXISTS leases (
     id TEXT PRIMARY KEY, until REAL NOT NULL, stop INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS owners (
+    id TEXT PRIMARY KEY, owner TEXT NOT NULL
+) WITHOUT ROWID;
 """
+# What has no owner is anybody's: made without keys, or before there were owners.
+_VISIBLE = (
+    "expires > ? AND NOT EXISTS "
+    "(SELECT 1 FROM owners WHERE owners.id = responses.id AND owner != ?)"
+)
 _TOUCH = "UPDATE leases SET until = until WHERE id = ?"
 _FIELDS = (
     *("response", "input_items", "messages", "developer", "calls"),
@@ -133,19 +141,22 @@ class ResponseStore:
                 "--store, or switch it off with --store off"
             ) from error
 
-    async def put(self, record: Record, *, lease: float | None = None) -> None:
+    async def put(self, record: Record, *, lease: float | None = None, owner: str = "") -> None:
         """Keep a record, replacing an older one of the same id; returns once it is written.
 
         Args:
             record: what to keep.
             lease: seconds for which it counts as being made, unless `renew` adds more; None if it
                 is final.
+            owner: who alone may see it; "" is everybody.
         """
         rows = await asyncio.to_thread(self._rows, record)
         response_id = record.response["id"]
 
         def write(db: sqlite3.Connection) -> None:
             _write(db, *rows)
+            if owner:
+                db.execute("INSERT OR REPLACE INTO owners VALUES (?, ?)", (response_id, owner))
             if lease is not None:
                 until = self._clock() + lease
                 db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, 0)", (response_id, until))
@@ -204,13 +215,19 @@ class ResponseStore:
             "SELECT data FROM responses WHERE id = ? AND expires > ?", response_id
         )
 
-    async def item(self, item_id: str) -> dict[str, Any] | None:
-        """An item of the input or output of any kept response."""
+    async def shows(self, response_id: str, *, owner: str = "") -> bool:
+        """Whether a response is kept, and is that owner's or anybody's."""
+        query = f"SELECT 1 FROM responses WHERE id = ? AND {_VISIBLE}"
+        row = (response_id, self._clock(), owner)
+        return await self._run(lambda db: db.execute(query, row).fetchone()) is not None
+
+    async def item(self, item_id: str, *, owner: str = "") -> dict[str, Any] | None:
+        """An item of the input or output of any kept response that the owner may see."""
         query = (
             "SELECT data FROM items JOIN responses ON responses.id = items.response "
-            "WHERE items.id = ? AND expires > ? LIMIT 1"
+            f"WHERE items.id = ? AND {_VISIBLE} LIMIT 1"
         )
-        record = await self._find(query, item_id)
+        record = await self._find(query, item_id, owner)
         items = [] if record is None else record.items
         return next((item for item in items if item.get("id") == item_id), None)
 
@@ -221,6 +238,7 @@ class ResponseStore:
             count = db.execute("DELETE FROM responses WHERE id = ?", (response_id,)).rowcount
             db.execute("DELETE FROM items WHERE response = ?", (response_id,))
             db.execute("DELETE FROM leases WHERE id = ?", (response_id,))
+            db.execute("DELETE FROM owners WHERE id = ?", (response_id,))
             return count
 
         return await self._run(remove, empty_log=True) > 0
@@ -231,7 +249,7 @@ class ResponseStore:
         def remove(db: sqlite3.Connection) -> int:
             now = (self._clock(),)
             count = db.execute("DELETE FROM responses WHERE expires <= ?", now).rowcount
-            for table, column in (("items", "response"), ("leases", "id")):
+            for table, column in (("items", "response"), ("leases", "id"), ("owners", "id")):
                 db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM responses)")
             return count
 
@@ -247,8 +265,9 @@ class ResponseStore:
         row = (response["id"], self._clock() + self._ttl, response["status"], record.packed())
         return row, [item["id"] for item in record.items if "id" in item]
 
-    async def _find(self, query: str, name: str) -> Record | None:
-        row = await self._run(lambda db: db.execute(query, (name, self._clock())).fetchone())
+    async def _find(self, query: str, name: str, *more: str) -> Record | None:
+        values = (name, self._clock(), *more)
+        row = await self._run(lambda db: db.execute(query, values).fetchone())
         return None if row is None else await asyncio.to_thread(Record.unpacked, row[0])
 
     async def _run(
