@@ -19,8 +19,8 @@ from gptoss_harmony import Prompt, Sampling, TokenOutput, load_encoding
 from gptoss_harmony.errors import ContextOverflow, EngineError, Unsupported
 from gptoss_harmony.generation import TokenStream
 from gptoss_harmony.tokens import ASSISTANT_ACTION_ENDS, VOCABULARY_SIZE
+from gptoss_serve.engines.canceller import Canceller
 from gptoss_serve.engines.ollama_text import AnswerText, prompt_text
-from gptoss_serve.engines.vllm_server import Canceller
 
 _SEEDS = 2**31  # Ollama takes -1 for "none" and reads larger numbers as floats
 

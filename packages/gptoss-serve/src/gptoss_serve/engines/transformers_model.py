@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gptoss_harmony import Checkpoint, ModelConfig
 from gptoss_harmony.errors import CheckpointError, NotInstalled, OutOfMemory, UsageError
-from gptoss_serve.engines.vllm_folder import hugging_face_folder
+from gptoss_serve.engines.hugging_face_folder import hugging_face_folder
 
 if TYPE_CHECKING:
     import torch

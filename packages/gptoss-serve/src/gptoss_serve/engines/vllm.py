@@ -25,8 +25,8 @@ from gptoss_harmony import Constraint, EngineSpec, EngineStats, Prompt, Sampling
 from gptoss_harmony.errors import EngineError, UsageError
 from gptoss_harmony.generation import TokenStream
 from gptoss_harmony.tokens import VOCABULARY_SIZE
+from gptoss_serve.engines.hugging_face_folder import Experts, hugging_face_folder
 from gptoss_serve.engines.vllm_answer import Answer, ServedModel
-from gptoss_serve.engines.vllm_folder import Experts, hugging_face_folder
 from gptoss_serve.engines.vllm_process import VllmProcess, parse_arguments
 from gptoss_serve.engines.vllm_server import WHOLE_GRAMMAR, VllmServer
 

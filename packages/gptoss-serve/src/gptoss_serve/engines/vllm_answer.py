@@ -29,7 +29,8 @@ from gptoss_harmony import Constraint, Prompt, Sampling, TokenOutput
 from gptoss_harmony.errors import ContextOverflow, EngineError, HarmonyError, Unsupported
 from gptoss_harmony.generation import TokenStream
 from gptoss_harmony.tokens import VOCABULARY_SIZE
-from gptoss_serve.engines.vllm_server import WHOLE_GRAMMAR, Canceller, RequestRefused, VllmServer
+from gptoss_serve.engines.canceller import Canceller
+from gptoss_serve.engines.vllm_server import WHOLE_GRAMMAR, RequestRefused, VllmServer
 from gptoss_serve.engines.vllm_wire import (
     completion,
     prompt_scores,

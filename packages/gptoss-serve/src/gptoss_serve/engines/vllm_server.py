@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import httpx
 from gptoss_harmony import TokenOutput
 from gptoss_harmony.errors import ContextOverflow, EngineError
 from gptoss_harmony.tokens import START
+from gptoss_serve.engines.canceller import Canceller
 from gptoss_serve.engines.vllm_wire import Json, cached_tokens, outputs
 
 # A token that no model says by itself: who says it obeys.
@@ -32,29 +32,6 @@ _PROBES: Final[dict[str, Json]] = {
 
 class RequestRefused(EngineError):
     """The server understood the request and will not have it."""
-
-
-class Canceller:
-    """Closes the connection that an answer comes over, from any thread."""
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self._answer: httpx.Response | None = None
-
-    def watch(self, answer: httpx.Response) -> None:
-        """From now on this is the answer to cut off."""
-        self._answer = answer
-        if self.cancelled:
-            self.cancel()
-
-    def cancel(self) -> None:
-        """Wake the reader; vLLM stops work on a request whose client has left."""
-        self.cancelled = True
-        answer = self._answer
-        if answer is not None:
-            connection = answer.extensions["network_stream"].get_extra_info("socket")
-            with contextlib.suppress(OSError):  # the answer may have ended meanwhile
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 class VllmServer:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from gptoss_harmony import Checkpoint, load_encoding
 from gptoss_harmony.convert import convert_checkpoint
 from gptoss_harmony.errors import CheckpointError
-from gptoss_serve.engines.vllm_folder import hugging_face_folder
-from gptoss_serve.engines.vllm_tokenizer import merges
+from gptoss_serve.engines.hugging_face_folder import hugging_face_folder
+from gptoss_serve.engines.hugging_face_tokenizer import merges
 
 MADE = {"config.json", "generation_config.json", "model.safetensors"}
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}

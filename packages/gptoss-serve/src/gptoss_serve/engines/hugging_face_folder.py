@@ -1,4 +1,4 @@
-"""The folder that vLLM loads: Hugging Face's layout, with a tokenizer.
+"""The folder that vLLM and Transformers load: Hugging Face's layout, with a tokenizer.
 
 ```
 hugging_face_folder("nano", experts="mxfp4")       # converted into the user's cache, once
@@ -17,18 +17,18 @@ from gptoss_harmony.convert import convert_checkpoint
 from gptoss_harmony.errors import CheckpointError
 from gptoss_harmony.layout import Layout
 from gptoss_harmony.nano import default_cache, is_complete
-from gptoss_serve.engines.vllm_tokenizer import write_tokenizer
+from gptoss_serve.engines.hugging_face_tokenizer import write_tokenizer
 
 Experts = Literal["mxfp4", "bf16"]
 _TOKENIZER = "tokenizer.json"
 
 
 def hugging_face_folder(checkpoint: str, *, experts: Experts, cache: Path | None = None) -> Path:
-    """Return a folder that vLLM loads; what has to be made is made in the user's cache, once.
+    """Return a folder that both load; what has to be made is made in the user's cache, once.
 
     Args:
         checkpoint: whatever names a checkpoint: a folder, a hub id, `nano`.
-        experts: how vLLM is to find the experts; bf16 for processors without MXFP4.
+        experts: how the experts are to lie there; bf16 for processors without MXFP4.
         cache: where to make it; None takes the user's cache.
 
     Raises:
