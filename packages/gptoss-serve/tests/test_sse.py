@@ -7,10 +7,12 @@ import itertools
 import json
 from collections.abc import AsyncIterator
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptoss_serve.sse import event_data
+from gptoss_serve import sse
+from gptoss_serve.sse import EventTooLong, event_data
 
 patient = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
@@ -49,3 +51,12 @@ def test_any_cuts_and_line_ends(texts: list[str], cuts: list[int], end: str, las
 
 def test_an_event_of_several_lines_and_one_without_an_end() -> None:
     assert read(b"data: a\ndata: b\n\ndata:c", []) == ["a\nb", "c"]
+
+
+@pytest.mark.parametrize("piece", [b"x" * 100, b"data: x\n" * 100])
+def test_an_event_without_end_is_not_read_on(monkeypatch: pytest.MonkeyPatch, piece: bytes) -> None:
+    monkeypatch.setattr(sse, "MOST_BYTES", 10_000)
+    short = b"data: short\n\n" * 1000  # far more in all
+    assert len(read(short, [])) == 1000
+    with pytest.raises(EventTooLong):
+        read(short + b"data: " + piece * 1000, [len(short) + 100 * at for at in range(1000)])

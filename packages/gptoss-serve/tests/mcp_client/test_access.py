@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -102,3 +103,37 @@ def test_no_way_around_through_redirects() -> None:
     for url in ("http://127.0.0.1:1/", "http://[::ffff:127.0.0.1]/", "http://2130706433/"):
         with pytest.raises(httpx2.ConnectError):
             send(McpAccess.parse(["any"]), url)
+
+
+class Endless(httpx2.AsyncByteStream):
+    """A body that never ends; notes whether it was closed."""
+
+    closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * 2**20
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"), [({}, "longer than"), ({"content-encoding": "gzip"}, "packed")]
+)
+def test_an_answer_without_end_is_cut_off(headers: dict[str, str], words: str) -> None:
+    body = Endless()
+
+    class Flood(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: Any) -> Any:
+            assert request.headers["accept-encoding"] == "identity"
+            return httpx2.Response(200, headers=headers, stream=body)
+
+    async def ask() -> None:
+        allowed = transport.AllowedTransport(McpAccess.parse(["a.org"]), inner=Flood())
+        async with httpx2.AsyncClient(transport=allowed) as http:
+            await http.get("http://a.org/mcp")
+
+    with pytest.raises(httpx2.TransportError, match=words):
+        asyncio.run(ask())
+    assert body.closed

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gptoss_serve import ServerSettings
+from gptoss_serve import ServerSettings, sse
+from gptoss_serve.upstream import stream
 
 SECRET = "sk-secret-key"
 PROMPT = "the prompt nobody may read in a log"
@@ -180,6 +181,28 @@ def test_a_silent_server_is_given_up_and_not_asked_twice(fake: Any, front: Any, 
     assert answer.status_code == 502
     assert "sent nothing for 0.5 s" in answer.json()["error"]["message"]
     assert len(upstream.bodies) == 1
+
+
+def test_an_answer_without_end_is_not_read_on(
+    fake: Any, front: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (sse, stream):
+        monkeypatch.setattr(module, "MOST_BYTES", 100_000)
+    long = "x" * 200_000
+    upstream, url = fake([[long], (200, {"long": long}), (500, {"error": long})])
+    server = front(url, retries=2)
+    for _ in range(3):
+        answer = post(server.url, input="Hi")
+        assert answer.status_code == 502
+        assert "more than 100000 bytes" in answer.json()["error"]["message"]
+    assert len(upstream.bodies) == 3
+
+
+def test_half_a_key_is_not_shown_either(fake: Any, front: Any) -> None:
+    _, url = fake([(400, {"error": {"message": "x" * 990 + SECRET}})])
+    answer = post(front(url, key=SECRET).url, input="Hi")
+    assert answer.status_code == 400
+    assert SECRET[:5] not in answer.text
 
 
 def test_no_log_has_the_prompt_or_the_key(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -13,6 +14,14 @@ from gptoss_serve.mcp_client.access import McpAccess
 from gptoss_serve.mcp_client.connection import McpServer
 
 _LABEL = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
+# Of the connection, not of the request: `Host` could lead past what the operator allows, the others
+# could say where a message ends.
+_NOT_THEIRS = (
+    *("host", "content-length", "transfer-encoding", "connection", "keep-alive", "te"),
+    *("trailer", "upgrade", "expect", "accept-encoding"),
+)
 
 
 class StrictField(BaseModel):
@@ -131,9 +140,14 @@ class McpAsked:
 def _headers(given: McpField, where: str) -> dict[str, str]:
     headers = dict(given.headers or {})
     for name, value in headers.items():
-        if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
+        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
             raise InvalidRequest(
                 f"{where}.headers holds {name!r}, whose name or value no header can hold",
+                param=f"{where}.headers",
+            )
+        if name.lower() in _NOT_THEIRS:
+            raise InvalidRequest(
+                f"{where}.headers holds {name!r}, which the connection decides; leave it out",
                 param=f"{where}.headers",
             )
     if given.authorization is not None:
@@ -142,9 +156,9 @@ def _headers(given: McpField, where: str) -> dict[str, str]:
                 f"{where} holds authorization twice: as a field and among the headers",
                 param=f"{where}.authorization",
             )
-        if not (given.authorization.isascii() and given.authorization.isprintable()):
+        if not given.authorization or not _HEADER_VALUE.fullmatch(given.authorization):
             raise InvalidRequest(
-                f"{where}.authorization is a token of printable characters",
+                f"{where}.authorization is a token of printable characters, without blanks around",
                 param=f"{where}.authorization",
             )
         headers["Authorization"] = f"Bearer {given.authorization}"

@@ -38,7 +38,7 @@ def refusal(endpoint: Endpoint, status: int, text: str) -> ServeError:
     """The error for an answer that is not 200; `text` is its body."""
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = text
     return relayed(endpoint, body, status=status)
 
@@ -46,9 +46,9 @@ def refusal(endpoint: Endpoint, status: int, text: str) -> ServeError:
 def relayed(endpoint: Endpoint, body: Any, *, status: int | None = None) -> ServeError:
     """The error for a body that reports one; without a status it came within a stream."""
     said, param, code = _details(body)
-    said = said[:_LONGEST]
     if endpoint.key:
         said = said.replace(endpoint.key, "***")
+    said = said[:_LONGEST]
     status = status if status is not None else _status_of(code)
     code = _word(code)
     what = f"the upstream {endpoint.shown} answered {status}: {said or 'no explanation'}"

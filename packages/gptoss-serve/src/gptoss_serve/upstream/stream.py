@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from gptoss_serve.errors import ServeError, UpstreamError
-from gptoss_serve.sse import event_data
+from gptoss_serve.sse import MOST_BYTES, EventTooLong, event_data
 from gptoss_serve.upstream.endpoint import Endpoint
 from gptoss_serve.upstream.refusals import RETRIED, refusal, unreachable
 
@@ -68,11 +68,13 @@ async def _attempt(
             if answer.status_code != 200:
                 raise await _refused(endpoint, answer)
             if "text/event-stream" not in answer.headers.get("content-type", ""):
-                yield _whole(endpoint, await answer.aread())
+                yield _whole(endpoint, await _body(answer))
                 return
             async for data in event_data(answer.aiter_bytes()):
                 begun = True
                 yield _event(endpoint, data)
+    except EventTooLong as error:
+        raise unreachable(endpoint, f"sent more than {MOST_BYTES} bytes at once") from error
     except httpx.TransportError as error:
         failure = _failure(endpoint, error)
         # One that is only slow is left to finish: asking again would double its work.
@@ -81,8 +83,17 @@ async def _attempt(
         raise _Busy(failure) from error
 
 
+async def _body(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise EventTooLong
+    return bytes(body)
+
+
 async def _refused(endpoint: Endpoint, answer: httpx.Response) -> Exception:
-    text = (await answer.aread()).decode("utf-8", "replace")
+    text = (await _body(answer)).decode("utf-8", "replace")
     error = refusal(endpoint, answer.status_code, text)
     if answer.status_code not in RETRIED or error.code == "insufficient_quota":
         return error
@@ -116,7 +127,7 @@ def _seconds(retry_after: str | None) -> float | None:
 def _event(endpoint: Endpoint, data: str) -> Json:
     try:
         event = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise unreachable(endpoint, "sent an event that is not JSON") from error
     if not isinstance(event, dict):
         raise unreachable(endpoint, "sent an event that is not an object")

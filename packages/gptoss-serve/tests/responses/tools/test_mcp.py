@@ -307,6 +307,14 @@ def test_calls_are_counted(ask: Any, shop: Any, called: Called, done: str) -> No
         ({"server_url": "http://127.0.0.1:port/"}, "tools[0].server_url"),
         ({"server_label": "a b"}, "tools[0].server_label"),
         ({"headers": {"x": "a\r\nb"}}, "tools[0].headers"),
+        ({"headers": {"x": " secret"}}, "tools[0].headers"),
+        ({"headers": {"a b": "x"}}, "tools[0].headers"),
+        ({"headers": {"": "x"}}, "tools[0].headers"),
+        ({"headers": {"HOST": "inside.org"}}, "tools[0].headers"),
+        ({"headers": {"Content-Length": "3"}}, "tools[0].headers"),
+        ({"headers": {"transfer-encoding": "chunked"}}, "tools[0].headers"),
+        ({"authorization": "token "}, "tools[0].authorization"),
+        ({"authorization": ""}, "tools[0].authorization"),
         ({"headers": {"Authorization": "x"}, "authorization": "y"}, "tools[0].authorization"),
         ({"require_approval": "sometimes"}, "tools[0].require_approval"),
         ({"frobnicate": 1}, "tools[0].frobnicate"),
@@ -317,6 +325,7 @@ def test_mistakes_are_named(ask: Any, shop: Any, fields: Any, param: str) -> Non
     with pytest.raises(InvalidRequest) as refused:
         asyncio.run(asker(input="Hi", tools=[shop.tool(**fields)]))
     assert refused.value.param == param
+    assert "secret" not in str(refused.value)
     assert shop.headers == []
 
 
