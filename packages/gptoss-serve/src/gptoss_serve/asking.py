@@ -38,6 +38,11 @@ EFFORTS: Mapping[str, Effort] = {
     "xhigh": "high",
     "max": "high",
 }
+# What the model is told for each `verbosity`; medium is how it writes anyway.
+VERBOSITY: Mapping[str, str] = {
+    "low": "Keep the final answer short: what was asked for and no more.",
+    "high": "Make the final answer thorough: give details, reasons and examples.",
+}
 # Recipients of our tools that a constrained answer may still call.
 _RECIPIENTS = {"browser": ("browser.search", "browser.open", "browser.find"), "python": ("python",)}
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
+from gptoss_harmony import load_encoding
+from gptoss_harmony.scripted import ScriptedEngine
 from gptoss_serve import ServerSettings
+from gptoss_serve.completions.chat import ChatChoice
+from gptoss_serve.events import PartDelta, ScoredToken
+from gptoss_serve.functions import ClientFunctions
 
 WEATHER = {
     "type": "function",
@@ -18,6 +24,13 @@ WEATHER = {
     },
 }
 ASK: list[Any] = [{"role": "user", "content": "Hi"}]
+
+
+def called(arguments: Any) -> dict[str, Any]:
+    """An earlier call, as a client sends it back."""
+    function = {"name": "weather", "arguments": arguments}
+    call = {"id": "call_1", "type": "function", "function": function}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
 
 
 @pytest.fixture
@@ -121,6 +134,7 @@ def test_a_length_is_a_length(connect: Any) -> None:
         ({"logprobs": True}, "logprobs"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [called(5)]}, "messages[0].tool_calls[0]"),
         ({"response_format": {"type": "yaml"}}, "response_format"),
         ({"extra_body": {"frobnicate": 1}}, "frobnicate"),
         ({"temperature": 7}, "temperature"),
@@ -143,3 +157,54 @@ def test_plain_completions_of_text_and_tokens(connect: Any) -> None:
     assert [len(choice.token_ids) for choice in two.choices] == [2, 2]
     chunks = list(client.completions.create(model="scripted", prompt="x", stream=True))
     assert "".join(c.choices[0].text for c in chunks) == "one two three"
+
+
+def test_every_token_is_told_also_half_a_letter(connect: Any) -> None:
+    text = "one \U0001f99c\U0001f9ab two"
+    client = connect(f"{text}<|return|>")
+    ids = {"return_token_ids": True}
+    fields: dict[str, Any] = {"model": "scripted", "prompt": "x", "extra_body": ids}
+    whole = client.completions.create(**fields)
+    assert whole.choices[0].text == text
+    tokens = load_encoding().encode(text)
+    assert whole.choices[0].token_ids[: len(tokens)] == tokens
+    assert len(whole.choices[0].token_ids) == whole.usage.completion_tokens
+    chunks = client.completions.create(**fields, stream=True)
+    streamed = [token for c in chunks for token in c.choices[0].token_ids]
+    assert streamed == whole.choices[0].token_ids
+
+
+def test_arguments_that_come_as_an_object_are_read(serve: Any, final: str) -> None:
+    prompts: list[str] = []
+
+    def script(prompt: Any) -> Any:
+        prompts.append(load_encoding().decode(prompt.tokens))
+        return load_encoding().encode(final, allowed_special="all")
+
+    server = serve(engine=ScriptedEngine(script))
+    answer = {"role": "tool", "tool_call_id": "call_1", "content": "7"}
+    body = {"messages": [*ASK, called({"city": "Lyon"}), answer], "verbosity": "low"}
+    said = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
+    assert said.status_code == 200, said.text
+    assert '{"city": "Lyon"}<|call|>' in prompts[0]
+    assert "Keep the final answer short" in prompts[0]
+
+
+def test_one_call_at_a_time_where_that_is_asked_for(connect: Any, call: str) -> None:
+    two = f"{call.removesuffix('<|call|>')}<|end|><|start|>assistant{call}"
+    client = connect(two)
+    ask: dict[str, Any] = {"model": "scripted", "messages": ASK, "tools": [WEATHER]}
+    both = client.chat.completions.create(**ask)
+    one = client.chat.completions.create(**ask, parallel_tool_calls=False)
+    assert [len(c.choices[0].message.tool_calls) for c in (both, one)] == [2, 1]
+
+
+def test_scores_wait_with_the_text_that_may_be_a_stop_text() -> None:
+    encoding = load_encoding()
+    choice = ChatChoice(0, functions=ClientFunctions(), encoding=encoding, stops=["lo!"])
+    scores = tuple(ScoredToken(token, -1.0) for token in encoding.encode("Hello"))
+    deltas = choice.read(PartDelta(0, "answer", "lo", logprobs=scores))
+    assert deltas == []
+    deltas = choice.read(PartDelta(0, "answer", "w", logprobs=scores))
+    assert deltas[0]["delta"]["content"] == "low"
+    assert len(deltas[0]["logprobs"]["content"]) == 2 * len(scores)

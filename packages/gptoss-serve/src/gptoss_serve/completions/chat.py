@@ -61,6 +61,7 @@ class ChatChoice:
         self._thoughts = thoughts
         self._message: Json = {"role": "assistant", "content": None}
         self._logprobs: list[Json] = []
+        self._scores: list[Json] = []  # of text that may be the beginning of a stop text
         self._calls: list[Json] = []
         self._finish: str | None = None
 
@@ -121,8 +122,10 @@ class ChatChoice:
         return self._content(self._stops.feed(delta.text), scores)
 
     def _content(self, text: str, scores: list[Json]) -> list[Json]:
+        self._scores += scores
         if not text:
             return []
+        scores, self._scores = self._scores, []
         self._message["content"] = (self._message["content"] or "") + text
         self._logprobs += scores
         return [self._choice({"content": text}, scores=scores)]

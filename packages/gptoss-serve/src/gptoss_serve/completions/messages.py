@@ -6,6 +6,7 @@ message per call; thoughts are read from `reasoning` or `reasoning_content`, whi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,10 +62,14 @@ def _call(translation: Translation, call: Any, where: str) -> None:
     inner = call.get("function") or call.get("custom") if isinstance(call, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
         raise InvalidRequest(f"{where} is a call with a function and its name", param=where)
-    text = inner.get("arguments", inner.get("input", ""))
+    text = inner.get("arguments", inner.get("input")) or ""
+    if isinstance(text, Mapping):  # as other servers' clients write arguments
+        text = json.dumps(text, ensure_ascii=False)
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{where}: the arguments of a call are a string", param=where)
     recipient = f"functions.{callable_name(inner['name'])}"
     translation.calls[str(call.get("id"))] = recipient
-    translation.messages.append(call_message(recipient, text if isinstance(text, str) else ""))
+    translation.messages.append(call_message(recipient, text))
 
 
 def _tool(translation: Translation, message: Mapping[str, Any], where: str) -> None:

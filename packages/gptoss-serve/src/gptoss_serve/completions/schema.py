@@ -96,6 +96,7 @@ class ChatRequest(_Sampled):
     )
     reasoning: ReasoningConfig | None = None
     include_reasoning: bool | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
     # About OpenAI's service: no effect here.
     store: bool | None = None
     metadata: dict[str, str] | None = None
@@ -103,7 +104,6 @@ class ChatRequest(_Sampled):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
     # Not supported: refused.
     modalities: list[str] | None = None
     audio: Any = None

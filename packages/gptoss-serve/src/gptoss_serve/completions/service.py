@@ -11,7 +11,7 @@ from typing import Any
 
 from gptoss_harmony import Message, Sampling
 from gptoss_harmony.errors import GrammarError
-from gptoss_serve.asking import Ask, checked_sampling, make_turn
+from gptoss_serve.asking import VERBOSITY, Ask, checked_sampling, make_turn
 from gptoss_serve.completions.chat import ChatChoice, envelope, usage_object
 from gptoss_serve.completions.messages import (
     plan_chat_tools,
@@ -135,6 +135,8 @@ class ChatService:
             tools = await self._toolbox.open(ask.plan.builtin, options=ask.plan.options)
             try:
                 turn = make_turn(self._ask(ask, tools, choice.index), self._session.engine)
+                one_call = ask.request.parallel_tool_calls is False
+                turn = dataclasses.replace(turn, one_call=one_call)
                 async with aclosing(self._session.respond(turn)) as events:
                     begun = False
                     async for event in events:
@@ -176,7 +178,7 @@ class ChatService:
             effort = request.reasoning.effort
         return Ask(
             conversation=ask.conversation,
-            instructions=ask.instructions,
+            instructions=[*ask.instructions, VERBOSITY.get(request.verbosity or "medium", "")],
             effort=effort,
             functions=ask.plan.functions,
             choice=ask.plan.choice,

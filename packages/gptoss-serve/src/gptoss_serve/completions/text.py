@@ -106,6 +106,7 @@ class _TextChoice:
     async def pieces(self) -> AsyncGenerator[Json, None]:
         """Pieces of the choice; the last has the finish reason."""
         finish, generated, cached = "stop", 0, 0
+        shows_tokens = self._request.return_token_ids or self._request.logprobs is not None
         if self._request.echo:
             yield self._piece(self._session.encoding.decode(self._prompt), [])
         sampling = self._sampling()
@@ -121,7 +122,7 @@ class _TextChoice:
                     generated += len(taken)
                     finish = "length" if outputs[-1].finish_reason == "length" else "stop"
                     text = self._stops.feed(self._text(taken))
-                    if text:
+                    if text or (taken and shows_tokens):  # half a letter is a token too
                         yield self._piece(text, taken)
                     if self._stops.hit:
                         finish = "stop"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gptoss_harmony import Engine, Message, ResponseFormat, Sampling, Tool
-from gptoss_serve.asking import Ask, can_constrain, checked_sampling, make_turn
+from gptoss_serve.asking import VERBOSITY, Ask, can_constrain, checked_sampling, make_turn
 from gptoss_serve.errors import InvalidRequest
 from gptoss_serve.responses.listing import listed
 from gptoss_serve.responses.schema import LOGPROBS, ResponsesRequest, TextFormat
@@ -19,11 +19,6 @@ from gptoss_serve.settings import ServerSettings
 from gptoss_serve.toolbox import Toolbox
 from gptoss_serve.turn import Budget, Turn
 from gptoss_serve.wishes import response_wishes
-
-_VERBOSITY: Mapping[str, str] = {
-    "low": "Keep the final answer short: what was asked for and no more.",
-    "high": "Make the final answer thorough: give details, reasons and examples.",
-}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +64,7 @@ class Prepared:
         most = settings.max_tool_calls
         if request.max_tool_calls is not None:
             most = min(most, request.max_tool_calls)
-        verbosity = _VERBOSITY.get((request.text and request.text.verbosity) or "medium", "")
+        verbosity = VERBOSITY.get((request.text and request.text.verbosity) or "medium", "")
         ask = Ask(
             conversation=self.conversation,
             instructions=[*self.instructions, *self.developer, *self.plan.notes, verbosity],
