@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from openai_harmony import Message, TextContent, ToolDescription
 
+from gptoss_harmony import grammar as grammar_module
 from gptoss_harmony import tokens as special
 from gptoss_harmony.encoding import Encoding, load_encoding
 from gptoss_harmony.engine import Constraint
@@ -27,6 +28,7 @@ from gptoss_harmony.grammar import (
     call_format,
 )
 from gptoss_harmony.parse import StreamParser
+from gptoss_harmony.shortest_path import PathFinder
 
 pytest.importorskip("llguidance")
 
@@ -136,6 +138,26 @@ def test_without_a_budget_text_goes_on_as_long_as_it_likes() -> None:
     for seed in range(3):
         tokens = sample(grammar.constraint(), seed)
         jsonschema.validate(json.loads(last_message(tokens)[1]), PERSON)
+
+
+def test_a_generous_budget_is_looked_at_only_when_it_runs_low(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "([a-z]{20} )*"
+    grammar = Grammar(ENCODING, AnswerFormat(channels={"final": Regex(text)}))
+    with monkeypatch.context() as patch:
+        patch.setattr(PathFinder, "short", lambda *_: pytest.fail("it looked for the end"))
+        generous = grammar.constraint(budget=100_000)
+        row = np.zeros(WORDS, np.int32)
+        start = "<|channel|>final<|message|>abcdefghij"
+        for token in ENCODING.encode(start, allowed_special="all"):
+            assert generous.fill(row)
+            generous.accept(token)
+    monkeypatch.setattr(grammar_module, "_FAR", 60)
+    for seed in range(3):
+        tokens = sample(grammar.constraint(budget=80), seed)
+        assert len(tokens) <= 80
+        assert re.fullmatch(text, last_message(tokens)[1])
 
 
 def test_a_budget_that_no_answer_fits_is_refused() -> None:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ from gptoss_harmony.shortest_path import PathFinder
 
 if TYPE_CHECKING:
     from gptoss_harmony.encoding import Encoding
+
+_FAR: Final = 2_048  # tokens before the end of a budget from which on it is watched
 
 __all__ = [
     "AnswerFormat",
@@ -84,7 +86,8 @@ class Grammar:
         """Return a constraint at the start of an answer.
 
         Args:
-            budget: most tokens that the answer may have; None does not care.
+            budget: most tokens that the answer may have; None does not care. What a generous one
+                (over 2,048) allows is looked at only when it runs low: the search takes a while.
 
         Raises:
             GrammarError: no answer is that short.
@@ -95,9 +98,11 @@ class Grammar:
             self.source,
             format=self.format,
             budget=budget,
-            reserve=0 if budget is None else self._reserve,
+            reserve=lambda: self._reserve,
         )
-        if budget is not None and (need := made.tokens_to_end(exact=True)) > budget:
+        if budget is None or budget > _FAR:
+            return made
+        if (need := made.tokens_to_end(exact=True)) > budget:
             raise GrammarError(
                 f"the shortest answer of this format has {need} tokens, but only {budget} are "
                 "allowed; raise max_tokens"
@@ -138,7 +143,7 @@ class HarmonyConstraint:
         *,
         format: AnswerFormat,
         budget: int | None,
-        reserve: int,
+        reserve: Callable[[], int],
     ) -> None:
         self.source = source
         self.format = format
@@ -149,7 +154,8 @@ class HarmonyConstraint:
         self._accepted = 0
         self._plan: list[int] = []  # completes the answer from here, if still valid
         self._plan_is_shortest = False
-        self._check_at = 0  # number of accepted tokens before which the budget cannot run low
+        self._far = 0 if budget is None else max(0, budget - _FAR)
+        self._check_at = self._far  # accepted tokens before which the budget cannot run low
 
     @property
     def done(self) -> bool:
@@ -201,7 +207,7 @@ class HarmonyConstraint:
             raise GrammarError(f"cannot take back {count} of {self._accepted} tokens")
         self._accepted -= count
         self._plan = []
-        self._check_at = 0
+        self._check_at = self._far
 
     def tokens_to_end(self, *, exact: bool = False) -> int:
         """Return how many tokens complete the answer from here.
@@ -229,14 +235,15 @@ class HarmonyConstraint:
         """Whether only the shortest completion still fits the budget."""
         if self._budget is None or self._accepted < self._check_at:
             return False
-        left = self._budget - self._accepted - self._reserve
+        reserve = self._reserve()
+        left = self._budget - self._accepted - reserve
         slack = left - self.tokens_to_end()
         if slack <= 0:
             slack = left - self.tokens_to_end(exact=True)
         if slack <= 0:
             return True
         # One token brings the end closer by one and moves it away by at most the reserve.
-        self._check_at = self._accepted + max(1, slack // (self._reserve + 1))
+        self._check_at = self._accepted + max(1, slack // (reserve + 1))
         return False
 
     def _raise_error(self) -> None:

@@ -199,10 +199,9 @@ class EngineRound:
         grammar = self._start.grammar
         if grammar is None or self._prefill:
             return None
-        if sampling.max_tokens is None:
-            return grammar.constraint()
+        most = sampling.max_tokens
         try:
-            return grammar.constraint(budget=min(sampling.max_tokens, room))
+            return grammar.constraint(budget=room if most is None else min(most, room))
         except GrammarError:
             # Too few tokens for any whole answer: a valid beginning is what there is room for.
             return grammar.constraint()
