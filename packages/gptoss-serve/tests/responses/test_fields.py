@@ -537,6 +537,8 @@ REFUSED_ITEMS: list[tuple[Json, str]] = [
         {"type": "reasoning", "summary": [], "encrypted_content": "gAAAA"},
         "input[0].encrypted_content",
     ),
+    ({"type": "reasoning", "summary": [], "content": 0}, "input[0].content"),
+    ({"type": "reasoning", "summary": 5, "content": "R"}, "input[0].summary"),
     ({"type": "compaction", "encrypted_content": "gAAAA"}, "input[0].encrypted_content"),
     ({"type": "compaction"}, "input[0].encrypted_content"),
     ({"type": "item_reference"}, "input[0].id"),
@@ -574,6 +576,16 @@ def test_an_item_is_refused_by_name(refusing: Place, item: Json, param: str) -> 
     assert error["type"] == "invalid_request_error"
     assert error["param"].endswith(param)
     assert error["message"]
+
+
+def test_the_output_of_a_patch_is_a_text(refusing: Place) -> None:
+    operation = {"type": "delete_file", "path": "a"}
+    call = {"type": "apply_patch_call", "call_id": "c", "operation": operation}
+    answered = {"type": "apply_patch_call_output", "call_id": "c", "status": "failed"}
+    for output in ([1], [{"type": "input_text", "text": "No such file"}], {"text": "No"}):
+        answer = refusing.ask({"input": [call, {**answered, "output": output}]})
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == "input[1].output"
 
 
 def test_no_kind_of_item_is_dropped_in_silence(place: Any) -> None:

@@ -112,11 +112,12 @@ class Translation:
             )
 
     def _reasoning(self, item: Mapping[str, Any], where: str) -> None:
-        text = text_of(item.get("content") or "", f"{where}.content")
+        text = text_of(item.get("content"), f"{where}.content")
+        summary = text_of(item.get("summary"), f"{where}.summary")
         sealed = item.get("encrypted_content")
         if not text and isinstance(sealed, str):
             text = unseal(sealed) or ""
-        text = text or text_of(item.get("summary") or "", f"{where}.summary")
+        text = text or summary
         if isinstance(sealed, str) and not text and unseal(sealed) is None:
             raise _foreign(where)
         if text:

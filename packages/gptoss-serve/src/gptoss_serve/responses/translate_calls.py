@@ -88,8 +88,9 @@ def shell_result(translation: Translation, item: Item, where: str) -> None:
 def patch_result(translation: Translation, item: Item, where: str) -> None:
     """Whether a file was patched."""
     recipient = called(translation, item, where)
-    output = item.get("output")
-    text = output if isinstance(output, str) and output else ""
+    text = item.get("output") or ""
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{where}.output must be a string", param=f"{where}.output")
     if item.get("status") == "failed":
         text = f"Error: {text}" if text else "Error: the patch could not be applied"
     translation.messages.append(tool_message(recipient, text or "Done!"))
