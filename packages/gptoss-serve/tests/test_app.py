@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gptoss_harmony.errors import UsageError
 from gptoss_harmony.scripted import Recording, ScriptedEngine, ScriptedOptions
 from gptoss_serve import ServerSettings
 from gptoss_serve.errors import Overloaded, RateLimited
@@ -140,3 +141,10 @@ def test_a_shutdown_lets_running_answers_finish(serve: Serve) -> None:
     server.stop()
     thread.join(20)
     assert answers[0]["status"] == "completed"
+
+
+@pytest.mark.parametrize("key", ["", " ", "two words", "line\n", "schl\u00fcssel"])
+def test_a_key_that_nobody_can_send_is_refused(key: str) -> None:
+    # An empty one would let in whoever sends an empty one.
+    with pytest.raises(UsageError, match="--api-key"):
+        ServerSettings(keys=("good", key))

@@ -54,7 +54,14 @@ class ServerSettings:
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse amounts that make no sense, naming them."""
+        """Refuse keys and amounts that make no sense, naming them."""
+        if not all(
+            key and key.isascii() and key.isprintable() and " " not in key for key in self.keys
+        ):
+            raise UsageError(
+                "an API key is empty or holds blanks or letters beyond ASCII, which no client can "
+                "send; give another with --api-key or GPTOSS_API_KEY"
+            )
         positive = ("max_body_bytes", "max_depth", "max_running", "keep_alive_seconds")
         for name in (*positive, "client_seconds", "mcp_seconds"):
             if getattr(self, name) <= 0:

@@ -210,7 +210,7 @@ def _watch(args: argparse.Namespace, stack: ExitStack) -> Watch | None:
 
 def server_settings(args: argparse.Namespace) -> ServerSettings:
     """The flags as one value."""
-    key = os.environ.get("GPTOSS_API_KEY")
+    key = os.environ.get("GPTOSS_API_KEY", "").strip()  # without the line end that files have
     return ServerSettings(
         reasoning=args.reasoning_events,
         reasoning_content=args.reasoning_content,
