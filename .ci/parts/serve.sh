@@ -26,6 +26,7 @@ fi
 # LiteLLM asks for a newer certifi than every index has, so it is put beside the tests' environment, over what is there
 # anyway. Its thousands of files are compiled only when they are imported.
 if [ ! -d "$GPTOSS_LITELLM/litellm" ]; then
-    python -m pip install -q --no-compile --target "$GPTOSS_LITELLM" fastuuid 'importlib-metadata<9' aiohttp
+    python -m pip install -q --no-compile --target "$GPTOSS_LITELLM" \
+        fastuuid 'importlib-metadata<9' aiohttp pydantic-settings h2
     python -m pip install -q --no-compile --target "$GPTOSS_LITELLM" --no-deps litellm==1.109.1
 fi
