@@ -34,7 +34,7 @@ def translate_messages(messages: list[dict[str, Any]]) -> Translation:
             _tool(translation, message, where)
         elif role in ("user", "system", "developer"):
             item = {"type": "message", "role": role, "content": message.get("content")}
-            translation.add([item], where=where)
+            translation.add_item(item, where)
         else:
             raise InvalidRequest(
                 f"{where}: the role is system, developer, user, assistant or tool, not {role!r}",

@@ -81,9 +81,10 @@ class Translation:
             self.messages.append(user_message(items))
             return
         for position, item in enumerate(items):
-            self._add_item(item, f"{where}[{position}]")
+            self.add_item(item, f"{where}[{position}]")
 
-    def _add_item(self, item: Mapping[str, Any], where: str) -> None:
+    def add_item(self, item: Mapping[str, Any], where: str) -> None:
+        """Take in one item, named `where` in errors; see `add`."""
         kind = item.get("type") or ("message" if "role" in item else None)
         reader = _READERS.get(kind) if isinstance(kind, str) else None
         if reader is None:
