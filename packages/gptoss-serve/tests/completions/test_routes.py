@@ -127,6 +127,9 @@ def test_a_length_is_a_length(connect: Any) -> None:
     assert chat.choices[0].finish_reason == "length"
 
 
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -135,6 +138,7 @@ def test_a_length_is_a_length(connect: Any) -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
         ({"messages": [called(5)]}, "messages[0].tool_calls[0]"),
+        ({"messages": [*ASK, {"role": "user", "content": [PICTURE]}]}, "messages[1].content[0]"),
         ({"response_format": {"type": "yaml"}}, "response_format"),
         ({"extra_body": {"frobnicate": 1}}, "frobnicate"),
         ({"temperature": 7}, "temperature"),
@@ -208,3 +212,27 @@ def test_scores_wait_with_the_text_that_may_be_a_stop_text() -> None:
     deltas = choice.read(PartDelta(0, "answer", "w", logprobs=scores))
     assert deltas[0]["delta"]["content"] == "low"
     assert len(deltas[0]["logprobs"]["content"]) == 2 * len(scores)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_that_are_not_in_force_are_named(serve: Any, stream: bool) -> None:
+    url = f"{serve().url}/v1/chat/completions"
+    body = {"messages": ASK, "tools": [WEATHER, {"type": "mcp"}], "stream": stream}
+    assert httpx.post(url, json=body, timeout=60).headers["gptoss-ignored-tools"] == "mcp"
+    plain = httpx.post(url, json={**body, "tools": [WEATHER]}, timeout=60)
+    assert "gptoss-ignored-tools" not in plain.headers
+
+
+@pytest.mark.parametrize("path", ["responses", "chat/completions"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_tool_that_no_header_can_name_spoils_no_answer(
+    serve: Any, path: str, stream: bool
+) -> None:
+    asked = {"responses": {"input": "Hi"}, "chat/completions": {"messages": ASK}}[path]
+    strange = [" ", " x", "x ", "\u00fc", "x" * 100_000]
+    tools = [{"type": kind} for kind in [*strange, "image_generation"]]
+    body = {**asked, "tools": tools, "stream": stream}
+    answer = httpx.post(f"{serve().url}/v1/{path}", json=body, timeout=60)
+    assert answer.status_code == 200
+    assert answer.headers["gptoss-ignored-tools"] == "image_generation"
+    assert "Hello, world!" in answer.text or stream

@@ -115,7 +115,8 @@ def test_a_client_that_leaves_stops_the_engine(serve: Serve) -> None:
     with client(serve(engine=engine)) as http:
         body = {"input": "Hi", "stream": True}
         with http.stream("POST", "/responses", json=body) as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()  # an iterator that nobody holds closes the connection
+            next(lines)
             assert engine.stats().running == 1
         eventually(lambda: engine.stats().running == 0)
         assert engine.stats().generated_tokens < 1000

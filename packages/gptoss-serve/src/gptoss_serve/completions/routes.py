@@ -34,8 +34,9 @@ def completions_router(chat: ChatService, text: TextService, settings: ServerSet
         # Long conversations take a while, and others stream meanwhile.
         ask = await asyncio.to_thread(chat.prepare, asked, client=client_of(request))
         if asked.stream:
-            return _stream(chat.stream(ask), settings)
-        return JSONResponse(await until_disconnect(request, chat.complete(ask)))
+            return _stream(chat.stream(ask), settings, ask.plan.headers)
+        completion = await until_disconnect(request, chat.complete(ask))
+        return JSONResponse(completion, headers=ask.plan.headers)
 
     async def completions(request: Request) -> Response:
         """Continue a text."""
@@ -56,8 +57,12 @@ def completions_router(chat: ChatService, text: TextService, settings: ServerSet
     return router
 
 
-def _stream(batches: AsyncGenerator[list[Json], None], settings: ServerSettings) -> EventStream:
-    return EventStream(_encoded(batches), keep_alive=settings.keep_alive_seconds)
+def _stream(
+    batches: AsyncGenerator[list[Json], None],
+    settings: ServerSettings,
+    headers: dict[str, str] | None = None,
+) -> EventStream:
+    return EventStream(_encoded(batches), keep_alive=settings.keep_alive_seconds, headers=headers)
 
 
 async def _encoded(batches: AsyncGenerator[list[Json], None]) -> AsyncGenerator[bytes, None]:

@@ -74,7 +74,7 @@ class _Routes:
         asked = checked(ResponsesRequest, body)
         client, owner = client_of(request), owner_of(request)
         answering = await self._service.create(asked, client=client, owner=owner)
-        headers = _headers(answering)
+        headers = answering.prepared.plan.headers
         if asked.background:
             return await self._background(answering, headers)
         if asked.stream:
@@ -160,9 +160,3 @@ async def _encoded(
 
 def _wants_padding(request: ResponsesRequest) -> bool:
     return request.stream_options is not None and bool(request.stream_options.include_obfuscation)
-
-
-def _headers(answering: Answering) -> dict[str, str]:
-    ignored = answering.prepared.plan.ignored
-    printable = [kind for kind in ignored if kind.isascii() and kind.isprintable()]
-    return {"gptoss-ignored-tools": ", ".join(printable)} if printable else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,13 @@ class ToolPlan:
     def prefill(self) -> str:
         """The header that forces the call of one of our tools."""
         return _FORCED.get(self.forced_builtin, "")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What tells a client which of its tools are not in force."""
+        # A header holds no blank at its ends, and clients read only so much of one.
+        words = [kind for kind in self.ignored[:64] if re.fullmatch(r"[!-~]{1,64}", kind)]
+        return {"gptoss-ignored-tools": ", ".join(words)} if words else {}
 
     def note(self, namespace: str, description: str) -> None:
         """Tell the model what a group of functions is for."""
