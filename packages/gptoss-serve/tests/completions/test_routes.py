@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from gptoss_harmony import load_encoding
-from gptoss_harmony.scripted import ScriptedEngine
+from gptoss_harmony.scripted import Recording, ScriptedEngine, ScriptedOptions
 from gptoss_serve import ServerSettings
 from gptoss_serve.completions.chat import ChatChoice
 from gptoss_serve.events import PartDelta, ScoredToken
@@ -135,6 +135,10 @@ PICTURE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.pn
     [
         ({"logit_bias": {"1": 2}}, "logit_bias"),
         ({"logprobs": True}, "logprobs"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
         ({"messages": [called(5)]}, "messages[0].tool_calls[0]"),
@@ -236,3 +240,24 @@ def test_a_tool_that_no_header_can_name_spoils_no_answer(
     assert answer.status_code == 200
     assert answer.headers["gptoss-ignored-tools"] == "image_generation"
     assert "Hello, world!" in answer.text or stream
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "effort"),
+    [({"enabled": False}, "low"), ({"enabled": False, "effort": "high"}, "high"), ({}, "medium")],
+)
+def test_reasoning_that_is_switched_off_is_as_little_as_there_is(
+    serve: Any, reasoning: Any, effort: str
+) -> None:
+    seen: list[str] = []
+
+    class Listening(ScriptedEngine):
+        def generate(self, prompt: Any, *arguments: Any, **options: Any) -> Any:
+            seen.append(load_encoding().decode(prompt.tokens))
+            return super().generate(prompt, *arguments, **options)
+
+    engine = Listening(Recording(["<|channel|>final<|message|>Hi<|return|>"]), ScriptedOptions())
+    url = f"{serve(engine=engine).url}/v1/chat/completions"
+    body = {"messages": ASK, "reasoning": reasoning}
+    assert httpx.post(url, json=body, timeout=60).status_code == 200
+    assert f"Reasoning: {effort}" in seen[0]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gptoss_serve.errors import InvalidRequest
 
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
+_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class StreamOptions(BaseModel):
@@ -61,6 +62,12 @@ class _Sampled(BaseModel):
         Raises:
             InvalidRequest: the first that is set.
         """
+        if self.stream_options is not None and self.stream_options.include_obfuscation:
+            raise InvalidRequest(
+                "stream_options.include_obfuscation: only the Responses API pads its deltas here",
+                param="stream_options.include_obfuscation",
+                code="unsupported_parameter",
+            )
         for name in names:
             if getattr(self, name) not in (None, {}, []):
                 raise InvalidRequest(
@@ -75,9 +82,14 @@ class ReasoningConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: _Effort | None = None
     exclude: bool | None = None
     enabled: bool | None = None
+
+    @property
+    def wanted(self) -> _Effort | None:
+        """The effort asked for; switched off without one means none."""
+        return "none" if self.effort is None and self.enabled is False else self.effort
 
 
 class ChatRequest(_Sampled):
@@ -91,9 +103,7 @@ class ChatRequest(_Sampled):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: dict[str, Any] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
-        None
-    )
+    reasoning_effort: _Effort | None = None
     reasoning: ReasoningConfig | None = None
     include_reasoning: bool | None = None
     verbosity: Literal["low", "medium", "high"] | None = None

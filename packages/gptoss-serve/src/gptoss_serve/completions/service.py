@@ -175,7 +175,7 @@ class ChatService:
         settings = self._settings
         effort = request.reasoning_effort
         if effort is None and request.reasoning is not None:
-            effort = request.reasoning.effort
+            effort = request.reasoning.wanted
         return Ask(
             conversation=ask.conversation,
             instructions=[*ask.instructions, VERBOSITY.get(request.verbosity or "medium", "")],
