@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from gptoss_harmony.scripted import Recording, ScriptedEngine
@@ -88,3 +89,18 @@ def test_refusals_and_missing_servers_are_errors(serve: Callable[..., Any]) -> N
         asyncio.run(ask(f"{server.url}/v1", nonsense=1))
     with pytest.raises(ServeError, match="cannot be asked"):
         asyncio.run(ask("http://127.0.0.1:9/v1"))
+
+
+def test_an_event_that_is_not_json_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        kind = {"content-type": "text/event-stream"}
+        return httpx.Response(200, headers=kind, content=b"data: {nonsense\n\n")
+
+    async def run() -> None:
+        async with Client.over_url("http://strange.example/v1") as client:
+            await client.complete("Hi")
+
+    transport = httpx.MockTransport(answer)
+    monkeypatch.setattr(httpx.AsyncClient, "_transport_for_url", lambda *_: transport)
+    with pytest.raises(ServeError, match="sent an event that is not JSON"):
+        asyncio.run(run())

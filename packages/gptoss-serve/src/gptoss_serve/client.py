@@ -195,6 +195,8 @@ class _Remote:
                     yield [json.loads(data)]
         except httpx.HTTPError as error:
             raise UpstreamError(f"{self._url} cannot be asked: {error!r}") from error
+        except json.JSONDecodeError as error:
+            raise UpstreamError(f"{self._url} sent an event that is not JSON: {error}") from error
 
     async def close(self) -> None:
         await self._http.aclose()
