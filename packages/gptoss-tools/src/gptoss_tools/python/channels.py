@@ -35,6 +35,7 @@ class Channels:
         self._output = self._open(zmq.SUB, connection, "iopub_port", max_message)
         self._output.setsockopt(zmq.SUBSCRIBE, b"")
         self.replied = ""  # id of the last request that the kernel has answered
+        self._went_well = True  # whether it said so of that request
 
     def _open(self, kind: int, connection: Mapping[str, Any], port: str, limit: int) -> Any:
         import zmq
@@ -76,9 +77,23 @@ class Channels:
     def output(self, timeout: float) -> dict[str, Any] | None:
         """The next output message, or None if none comes in time."""
         message = self._receive(self._output, timeout)
-        while (reply := self._receive(self._shell, 0)) is not None:
-            self.replied = str(reply.get("parent_header", {}).get("msg_id", ""))
+        self._take_replies(0)
         return message
+
+    def went_well(self, message_id: str, timeout: float) -> bool:
+        """Whether the kernel reports success of a request; so does one that says nothing in time.
+
+        Output need not show a failure: a kernel without memory cannot even write its traceback.
+        """
+        if self.replied != message_id:
+            self._take_replies(timeout)
+        return self.replied != message_id or self._went_well
+
+    def _take_replies(self, timeout: float) -> None:
+        while (reply := self._receive(self._shell, timeout)) is not None:
+            self.replied = str(reply.get("parent_header", {}).get("msg_id", ""))
+            self._went_well = reply.get("content", {}).get("status", "ok") == "ok"
+            timeout = 0
 
     def _receive(self, socket: Any, timeout: float) -> dict[str, Any] | None:
         import zmq

@@ -73,7 +73,8 @@ class Kernel:
         call = _Call(channels.execute(code), self._limits, self._workspace)
         stopped = self._follow(channels, call, cancel)
         if stopped is None:
-            return Outcome(output=call.output.text(), exit_code=0 if call.ok else 1)
+            ok = call.ok and channels.went_well(call.id, _GRACE_SECONDS)
+            return Outcome(output=call.output.text(), exit_code=0 if ok else 1)
         if not self._interrupted(channels, call, stopped):
             self.close()
             stopped = f"{stopped}; {_LOST}"
