@@ -44,8 +44,8 @@ class Request:
         self.seed = random.getrandbits(62) if sampling.seed is None else sampling.seed & (2**62 - 1)
         self.answered: Counter[int] = Counter()
         self.begun = False
-        self._scores: list[TokenLogprob | None] = [None] * sequence.prompt
-        self._unscored = sequence.prompt - 1 if self.scored else 0
+        self._scores: list[TokenLogprob | None] = [None] * sequence.prompt if self.scored else []
+        self._unscored = max(0, len(self._scores) - 1)  # nothing comes before the first token
         self._stream = weakref.ref(stream)
 
     @property

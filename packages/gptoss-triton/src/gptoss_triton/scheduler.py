@@ -187,7 +187,7 @@ class Scheduler:
         """Take the full pages of a whole answer, if all others' next windowed pages are safe."""
         blocks = -(-sequence.limit // self.page)
         windows = self._window_blocks(1) * (len(self.running) + 1) + -(-self.budget // self.page)
-        # A lone sequence always gets in: `fits` has said that it can run.
+        # A lone sequence always gets in: the context was planned to fit the pools.
         crowded = self.running and windows > self.windowed.count
         if crowded or self.full.free < blocks:
             return False

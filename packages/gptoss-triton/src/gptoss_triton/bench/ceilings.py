@@ -79,8 +79,8 @@ def distinct_experts(config: ModelConfig, tokens: int) -> float:
     return experts * (1 - (1 - chosen / experts) ** tokens)
 
 
-def _dense_weights(config: ModelConfig) -> int:
-    """Dense weights of a layer."""
+def dense_weights(config: ModelConfig) -> int:
+    """Weights of a layer outside its experts: projections and router, biases left aside."""
     attention = config.num_attention_heads * config.head_dim
     return (config.qkv_size + attention + config.num_experts) * config.hidden_size
 
@@ -95,7 +95,7 @@ def decode_bytes(config: ModelConfig, batch: int, context: int, distinct: float)
         distinct: experts of a layer that the step uses, on average over the layers.
     """
     experts = distinct * expert_bytes(config)
-    weights = config.num_hidden_layers * (2 * _dense_weights(config) + experts)
+    weights = config.num_hidden_layers * (2 * dense_weights(config) + experts)
     weights += 2 * config.vocab_size * config.hidden_size
     kept = 0
     for layer in range(config.num_hidden_layers):
@@ -107,7 +107,7 @@ def decode_bytes(config: ModelConfig, batch: int, context: int, distinct: float)
 def prefill_operations(config: ModelConfig, tokens: int) -> float:
     """Multiplications and additions of reading a prompt; logits of its last token only."""
     expert = 3 * config.hidden_size * config.intermediate_size
-    layer = _dense_weights(config) + config.experts_per_token * expert
+    layer = dense_weights(config) + config.experts_per_token * expert
     heads = config.num_attention_heads * config.head_dim
     pairs = 0.0
     for index in range(config.num_hidden_layers):

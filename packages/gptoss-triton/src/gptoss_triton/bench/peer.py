@@ -22,6 +22,7 @@ import torch
 
 from gptoss_harmony.config import ModelConfig
 from gptoss_harmony.config_files import hugging_face_config_json
+from gptoss_triton.bench.ceilings import dense_weights
 from gptoss_triton.bench.row import Row
 
 LONGEST = 8192  # tokens: attention without a fused kernel needs their square
@@ -68,11 +69,9 @@ def run_peer(
 
 def weights(config: ModelConfig) -> int:
     """How many weights a model has, biases left aside."""
-    attention = config.num_attention_heads * config.head_dim
-    width, inner = config.hidden_size, config.intermediate_size
-    layer = (config.qkv_size + attention + config.num_experts) * width
-    layer += config.num_experts * 3 * width * inner
-    return config.num_hidden_layers * layer + 2 * config.vocab_size * width
+    expert = 3 * config.hidden_size * config.intermediate_size
+    layer = dense_weights(config) + config.num_experts * expert
+    return config.num_hidden_layers * layer + 2 * config.vocab_size * config.hidden_size
 
 
 def memory(device: str) -> int:
