@@ -57,4 +57,4 @@ def place(request):
     torch.manual_seed(torch.seed() % 2**31)
     if request.param == "cpu":
         return Place(torch.device("cpu"), torch.float32, 1e-5)
-    return Place(torch.device("cuda"), torch.bfloat16, 8e-3)
+    return Place(torch.device("cuda"), torch.float16, 2e-3)

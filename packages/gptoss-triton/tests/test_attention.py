@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gptoss_core import ops
 from gptoss_core.rope import apply_rope
-from gptoss_triton.attention_decode import SplitScratch, attention_decode
+from gptoss_triton.attention_decode import SplitScratch, attention_decode, parts_of
 from gptoss_triton.attention_prefill import attention_prefill
 from gptoss_triton.launch import Launch
 from gptoss_triton.rope_cache import PAGE, rope_cache
@@ -60,7 +62,7 @@ class History:
         return qkv, table, positions, counts
 
 
-@pytest.mark.parametrize(("window", "tokens"), [(None, 16), (100, 32)])
+@pytest.mark.parametrize(("window", "tokens"), [(None, 16), (100, 32), (None, 32), (100, 16)])
 def test_chunks_at_any_offset_equal_whole(place, window, tokens):
     lengths, cuts = (130, 40, 3), (90, 0, 2)
     history = History(place, lengths)
@@ -85,25 +87,33 @@ def test_chunks_at_any_offset_equal_whole(place, window, tokens):
 
 
 @pytest.mark.parametrize(
-    ("window", "splits", "keys"),
-    [(None, 1, 64), (None, 2, 128), (100, 8, 64), (100, 1, 128)],
+    ("window", "splits", "launch"),
+    [
+        (None, 1, Launch(rows=64, warps=1, stages=2)),
+        (None, 2, Launch(rows=32, columns=4, warps=4, stages=3)),
+        (None, 8, Launch(rows=64, columns=4, warps=2, stages=2)),
+        (100, 1, Launch(rows=64, warps=4, stages=1)),
+        (100, 4, Launch(rows=32, columns=2, warps=1, stages=2)),
+    ],
 )
-def test_decode_equals_the_reference_for_any_split(place, window, splits, keys):
-    lengths = (1, 65, 330)  # 330: six pages, three a share
+def test_decode_equals_the_reference_for_any_split(place, window, splits, launch):
+    lengths = (1, 65, 330)  # 65: the newest key alone in its page; 330: six pages
     history = History(place, lengths)
     sinks = place.random(HEADS)
     history.write([0] * len(lengths), [length - 1 for length in lengths])
     qkv = torch.stack([q[-1] for q in history.qkv] + [history.qkv[0][0]])
     positions = place.ints([length - 1 for length in lengths] + [-1])
+    launch = replace(launch, splits=splits)
     scratch = SplitScratch.empty(
-        batch=len(qkv), kv_heads=KV_HEADS, splits=splits, group=GROUP, dim=DIM, device=place.device
-    )
+        pairs=len(qkv) * KV_HEADS, parts=len(qkv) * KV_HEADS * parts_of(launch), group=GROUP,
+        dim=DIM, device=place.device,
+    )  # fmt: skip
     table = torch.cat([history.table, history.table[:1]]).to(place.device)
     out = place.poisoned(len(qkv), HEADS * DIM)
     sequences = place.ints(range(len(qkv)))
     attention_decode(
         qkv, history.cache, table, sequences, positions, history.tables, sinks, out, scratch,
-        window=window, launch=Launch(rows=keys, columns=4, stages=2),
+        window=window, launch=launch,
     )  # fmt: skip
     for row, length in enumerate(lengths):
         place.close(out[row : row + 1], history.expected(row, length - 1, sinks, window))

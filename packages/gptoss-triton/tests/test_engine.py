@@ -30,7 +30,8 @@ def open_here(checkpoint, **changes):
     from gptoss_triton.engine import TritonEngine
     from gptoss_triton.options import TritonOptions
 
-    options = TritonOptions(**({"max_batch": 8, "step_tokens": 64, "context": 256} | changes))
+    sizes = {"max_batch": 8, "step_tokens": 64, "context": 256, "gpu_memory": 0.1}
+    options = TritonOptions(**(sizes | changes))
     if CUDA:
         return TritonEngine.open(str(checkpoint), options)
     machine = build_machine(Checkpoint.open(checkpoint), torch.device("cpu"), options)

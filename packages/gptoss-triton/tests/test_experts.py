@@ -1,11 +1,14 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from gptoss_core import ops
 from gptoss_harmony import mxfp4 as numpy_mxfp4
-from gptoss_triton.experts import PackedMatrix, SplitSums, experts_direct, experts_grouped
+from gptoss_triton.experts_few import experts_few
+from gptoss_triton.experts_grouped import experts_grouped
 from gptoss_triton.launch import Launch
-from gptoss_triton.mxfp4 import interleave_gate_up, pack_panels
+from gptoss_triton.mxfp4 import PackedMatrix, interleave_gate_up, pack_panels
 from gptoss_triton.plan import Plan, make_plan
 
 EXPERTS, CHOSEN = 5, 2
@@ -40,60 +43,79 @@ def reference(x, chosen, first, second, gates):
     return torch.stack(hidden), torch.stack(out)
 
 
-@pytest.mark.parametrize(
-    ("form", "tokens", "pairs", "rows", "splits"),
-    [
-        ("direct", 2, 8, 16, 2),
-        ("direct", 1, 16, 64, 1),
-        ("grouped", 9, 16, 32, 1),
-        ("grouped", 21, 64, 64, 1),
-    ],
-)
-def test_pairs_match_the_expanded_matrices(place, form, tokens, pairs, rows, splits):
+@dataclass(frozen=True)
+class Product:
+    """One product of either form over the same pairs."""
+
+    place: object
+    chosen: torch.Tensor
+    gates: torch.Tensor
+
+    def __call__(self, x, matrix, out, *, swiglu, launch, few):
+        chosen, gates = self.place.ints(self.chosen), self.gates.to(self.place.device)
+        if few:
+            experts_few(x, matrix, chosen, gates, out, swiglu=swiglu, launch=launch)
+            return
+        plan = Plan.empty(
+            pairs=len(chosen), experts=EXPERTS, tile=launch.pairs, device=self.place.device
+        )
+        make_plan(chosen, plan, launch=Launch())
+        experts_grouped(x, matrix, plan, gates, out, swiglu=swiglu, launch=launch)
+
+
+def inputs(place, *shape):
+    """Random activations in the dtype that the kernels take them."""
+    return place.random(*shape, dtype=torch.float16 if place.device.type == "cuda" else None)
+
+
+FEW = [Launch(rows=16), Launch(rows=16, warps=1, stages=2), Launch(rows=32, warps=2, stages=1)]
+GROUPED = [
+    Launch(rows=32, pairs=16),
+    Launch(rows=64, pairs=64, masked=True, stages=2),
+    Launch(rows=128, pairs=32, registers=128),
+]
+
+
+@pytest.mark.parametrize("launch", FEW + GROUPED)
+def test_pairs_match_the_expanded_matrices(place, launch):
     width, inner = 64, 96  # 96: the second product has a panel that is half full
+    few = launch in FEW
+    tokens = 3 if few else 21
     first = packed(place, 2 * inner, width, fused=True)
     second = packed(place, width, inner, fused=False)
-    x = place.random(tokens, width)
-    chosen = torch.randint(0, EXPERTS, (tokens * CHOSEN,))
-    gates = torch.rand(tokens * CHOSEN)
-    hidden = place.poisoned(tokens * CHOSEN, inner)
+    x = inputs(place, tokens, width)
+    product = Product(
+        place, torch.randint(0, EXPERTS, (tokens * CHOSEN,)), torch.rand(tokens * CHOSEN)
+    )
+    hidden = place.poisoned(tokens * CHOSEN, inner, dtype=x.dtype)
     out = place.poisoned(tokens * CHOSEN, width, dtype=torch.float32)
-    scaled = pairs == 64
-    launch = Launch(rows=rows, pairs=pairs, unroll=1 + (rows == 16), splits=splits, scaled=scaled)
-    if place.device.type == "cuda" and not scaled:
-        x, hidden = x.half(), hidden.half()
-    ours, gates_there = place.ints(chosen), gates.to(place.device)
-    if form == "direct":
-        sums = SplitSums.empty(
-            pairs=tokens * CHOSEN, rows=2 * inner, launch=launch, device=place.device
-        )
-        experts_direct(x, first[0], ours, gates_there, hidden, sums, swiglu=7.0, launch=launch)
-        experts_direct(hidden, second[0], ours, gates_there, out, sums, swiglu=None, launch=launch)
-        assert not sums.arrived.any()
-    else:
-        plan = Plan.empty(pairs=tokens * CHOSEN, experts=EXPERTS, tile=pairs, device=place.device)
-        make_plan(ours, plan, torch.empty_like(ours), launch=launch)
-        experts_grouped(x, first[0], plan, gates_there, hidden, swiglu=7.0, launch=launch)
-        experts_grouped(hidden, second[0], plan, gates_there, out, swiglu=None, launch=launch)
-    expected_hidden, expected = reference(x, chosen, first, second, gates)
+    product(x, first[0], hidden, swiglu=7.0, launch=launch, few=few)
+    product(hidden, second[0], out, swiglu=None, launch=launch, few=few)
+    expected_hidden, expected = reference(x, product.chosen, first, second, product.gates)
     place.close(hidden, expected_hidden)
     place.close(out, expected)
 
 
-def test_unused_rows_are_skipped(place):
+@pytest.mark.parametrize(("warps", "stages"), [(1, 2), (2, 1), (1, 3)])
+def test_few_walks_wide_inputs(place, warps, stages):
+    """More quads than a warp asks for ahead; the last one is a run of 32 columns only."""
+    columns = 4 * 256 + 32
+    ours, dense, bias = packed(place, 32, columns, fused=False)
+    x = inputs(place, 1, columns)
+    scales = torch.tensor([1e-3, 1.0, 1e3]).repeat(columns)[:columns]
+    x *= scales.to(x.device, x.dtype)
+    out = place.poisoned(1, 32, dtype=torch.float32)
+    launch = Launch(rows=16, warps=warps, stages=stages)
+    product = Product(place, torch.tensor([3]), torch.tensor([0.5]))
+    product(x, ours, out, swiglu=None, launch=launch, few=True)
+    place.close(out[0], 0.5 * (dense[3] @ x[0].float().cpu() + bias[3]))
+
+
+@pytest.mark.parametrize("launch", [FEW[0], GROUPED[0]])
+def test_unused_rows_are_skipped(place, launch):
     matrix = packed(place, 64, 64, fused=False)
-    x = place.random(2, 64, dtype=torch.float16 if place.device.type == "cuda" else None)
-    chosen = place.ints([1, 2, -1, -1])
-    gates = torch.ones(4, device=place.device)
-    for form in ("direct", "grouped"):
-        out = place.poisoned(4, 64, dtype=torch.float32)
-        launch = Launch(rows=16, pairs=16)
-        if form == "direct":
-            sums = SplitSums.empty(pairs=4, rows=64, launch=launch, device=place.device)
-            experts_direct(x, matrix[0], chosen, gates, out, sums, swiglu=None, launch=launch)
-        else:
-            plan = Plan.empty(pairs=4, experts=EXPERTS, tile=16, device=place.device)
-            make_plan(chosen, plan, torch.empty_like(chosen), launch=launch)
-            experts_grouped(x, matrix[0], plan, gates, out, swiglu=None, launch=launch)
-        assert torch.isfinite(out[:2]).all()
-        assert torch.isnan(out[2:]).all()
+    product = Product(place, torch.tensor([1, 2, -1, -1]), torch.ones(4))
+    out = place.poisoned(4, 64, dtype=torch.float32)
+    product(inputs(place, 2, 64), matrix[0], out, swiglu=None, launch=launch, few=launch in FEW)
+    assert torch.isfinite(out[:2]).all()
+    assert torch.isnan(out[2:]).all()

@@ -15,7 +15,9 @@ def test_residual_norm_adds_then_norms(place, parts, scale):
     expected = x + (added.float().sum(1) if parts else 0)
     total = place.poisoned(3, 100, dtype=torch.float32)
     out = place.poisoned(3, 100)
-    residual_norm(x, added, gain, total, out, launch=Launch())
+    shift = place.random(100) if parts == 1 else None
+    expected += 0 if shift is None else shift.float()
+    residual_norm(x, added, gain, total, out, shift=shift, launch=Launch())
     place.close(out, ops.rms_norm(expected, gain, 1e-5))
     if parts:
         place.close(total, expected)

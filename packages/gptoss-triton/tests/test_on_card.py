@@ -58,7 +58,7 @@ def checkpoint(tmp_path_factory):
 def weights(checkpoint):
     from gptoss_triton.weights import load_weights
 
-    dtype = torch.bfloat16 if CUDA else torch.float32
+    dtype = torch.float16 if CUDA else torch.float32
     return load_weights(Checkpoint.open(checkpoint), DEVICE, dtype=dtype)
 
 
@@ -156,28 +156,42 @@ def assert_agree(answers, expected, bound):
     say(f"{whole} of {len(shared)} answers equal to the end, the others part at a tie")
 
 
-def last_logits(engine, model, prompt):
-    """What the engine drew the first token of an answer from."""
-    seen, inner = [], model.logits
-    model.logits = lambda *arguments: seen.append(inner(*arguments)) or seen[-1]
-    list(engine.generate(prompt, greedy(0)))
-    return seen[-1][-1].float()
+def logits_of(engine, machine, prompt, count):
+    """Answer greedily: the tokens, and the logits that each was drawn from."""
+    seen, inner = [], machine.runner._return
+
+    def record(rows, logits, scores):
+        if rows:  # the prompt is read: this step draws
+            seen.append(logits[0].float().clone())
+        return inner(rows, logits, scores)
+
+    machine.runner._return = record
+    said = tokens_of(list(engine.generate(prompt, greedy(count))))
+    return said, seen[: len(said)]  # a step more runs before the end is known
 
 
 @pytest.mark.parametrize("tokens", [130, 1000, 5000, 40_000])
 def test_scores_are_those_of_the_reference(weights, reference, tokens):
-    """Read whole, and read in pieces with the last tokens decoded."""
+    """Of the prompt's last token and of four answers after it, read whole and read in pieces."""
+    from gptoss_core.cache import DenseCache
+
     prompt = prompt_of(tokens, seed=tokens)
-    with torch.inference_mode():
-        logits = reference.forward(torch.tensor(prompt, device=DEVICE), last_only=True)[-1].float()
-    worst = []
-    for pieces in (None, 1777):
-        changes = {} if pieces is None else {"step_tokens": pieces}
+    for way, changes in (("whole", {}), ("in pieces", {"step_tokens": 1777})):
         with serving(weights, context=tokens + 64, **changes) as (engine, machine):
-            ours = last_logits(engine, machine.runner.model, prompt)
-        worst.append(float((ours - logits).norm() / logits.norm()))
-    say(f"{tokens} tokens: relative error {worst[0]:.1e} whole, {worst[1]:.1e} in pieces")
-    assert max(worst) <= WORST
+            said, seen = logits_of(engine, machine, prompt, 5)
+        with torch.inference_mode():
+            kept = DenseCache(CONFIG)
+            expected = [
+                reference.forward(torch.tensor(new, device=DEVICE), cache=kept, last_only=True)[-1]
+                for new in (prompt, *([token] for token in said[:-1]))
+            ]
+        errors = [
+            float((ours - theirs).norm() / theirs.norm())
+            for ours, theirs in zip(seen, expected, strict=True)
+        ]
+        numbers = " ".join(f"{error:.1e}" for error in errors)
+        say(f"{tokens} tokens {way}: relative error {numbers}")
+        assert max(errors) <= WORST
 
 
 def test_mixed_requests_answer_as_alone(weights, undisturbed):
@@ -218,7 +232,10 @@ def test_a_deterministic_engine_answers_alike_in_any_company(weights):
         lonely = [list(engine.generate(*request)) for request in requests[:8]]
         running = [engine.generate(*request) for request in requests]
         together = [list(generation) for generation in running]
-    assert together[:8] == lonely  # the scores too, to the last bit
+    for mine, theirs in zip(lonely, together[:8], strict=True):
+        assert tokens_of(mine) == tokens_of(theirs)
+        for place, (alone, beside) in enumerate(zip(mine, theirs, strict=True)):
+            assert alone == beside, f"scores differ at token {place}"  # to the last bit
 
 
 def test_a_prompt_is_scored_as_its_answer_was(weights):

@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gptoss_triton.launch import Launch
+from gptoss_triton.launch import Launch, power_of_two
 from gptoss_triton.pdl import release_next, wait_previous
+from gptoss_triton.quick import quick
 from gptoss_triton.rope_cache import PAGE
 
 
@@ -38,37 +39,45 @@ def _pages(
     D: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Fold the keys of pages begin..end into the running softmax."""
+    """Fold the keys of pages begin..end into the running softmax.
+
+    Each page is asked for one step before its keys are, so that a key's load depends on nothing of
+    its own step and all stages are loads in flight.
+    """
     column = tl.arange(0, D)
     slot = tl.arange(0, PAGE)
+    newest = tl.max(query_position, 0)
+    last = tl.maximum(end - 1, 0)
+    page = tl.load(table + tl.minimum(begin, last))
     for index in tl.range(begin, end, num_stages=STAGES):
-        page = tl.load(table + index).to(tl.int64)
-        base = (page * kv_heads + kv_head) * PAGE * D
+        next_page = tl.load(table + tl.minimum(index + 1, last))
+        base = (page.to(tl.int64) * kv_heads + kv_head) * PAGE * D
         k = tl.load(keys + base + slot[None, :] * D + column[:, None])  # (D, PAGE)
-        v = tl.load(values + base + slot[:, None] * D + column[None, :])  # (PAGE, D)
+        at = values + base + slot[:, None] * D + column[None, :]
+        if MASK:
+            # Slots past the newest hold whatever a page's earlier owner left: not even times zero.
+            v = tl.load(at, mask=(slot <= newest - index * PAGE)[:, None], other=0.0)
+        else:
+            v = tl.load(at)  # (PAGE, D)
         score = tl.dot(q, k)
         if MASK:
-            key_position = index * PAGE + slot
-            distance = query_position[:, None] - key_position[None, :]
-            seen = distance >= 0
+            latest = (query_position - index * PAGE)[:, None]
+            seen = slot[None, :] <= latest
             if WINDOW > 0:
-                seen = seen & (distance < WINDOW)
-            score = tl.where(seen, score, -1.0e30)
-            # Slots past the newest hold whatever a page's earlier owner left: not even times zero.
-            newest = tl.max(query_position, 0)
-            v = tl.where((key_position <= newest)[:, None], v, 0.0)
+                seen = seen & (slot[None, :] > latest - WINDOW)
+            score = tl.where(seen, score, float("-inf"))
         higher = tl.maximum(peak, tl.max(score, 1))
         weight = tl.exp2(score - higher[:, None])
-        if MASK:
-            weight = tl.where(seen, weight, 0.0)
         shrink = tl.exp2(peak - higher)
         total = total * shrink + tl.sum(weight, 1)
         acc = tl.dot(weight.to(v.dtype), v, acc * shrink[:, None])
         peak = higher
+        page = next_page
     return peak, total, acc
 
 
-@triton.jit
+@quick
+@triton.jit(do_not_specialize_on_alignment=["tile_sequence", "tile_token", "tile_count"])
 def _attention_prefill(
     qkv,
     keys,
@@ -161,7 +170,7 @@ def attention_prefill(
         sinks: (H,).
         out: (T, H D), written for the tokens of the tiles.
         window: keys a query sees, itself included; None for all.
-        launch: `pairs` tokens a tile, warps, stages.
+        launch: `pairs` tokens a tile, warps, stages, registers.
     """
     _, kv_heads, _, dim = cache[0].shape
     heads = sinks.numel()
@@ -180,7 +189,7 @@ def attention_prefill(
         dim**-0.5 * 1.4426950408889634,
         WINDOW=0 if window is None else window,
         GROUP=group,
-        GROUP_PADDED=triton.next_power_of_2(group),
+        GROUP_PADDED=power_of_two(group),
         TOKENS=launch.pairs,
         D=dim,
         STAGES=launch.stages,

@@ -21,7 +21,7 @@ from gptoss_triton.runner import Runner
 from gptoss_triton.scheduler import Scheduler
 from gptoss_triton.slots import Slots
 from gptoss_triton.tuning import Tuning
-from gptoss_triton.weights import ModelWeights, load_weights
+from gptoss_triton.weights import DTYPE, ModelWeights, load_weights
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,8 +125,11 @@ def build_machine(
     """
     config = source.config
     memory = plan_memory(config, _capacity(source, device, options), options)
+    if device.type == "cuda":
+        # Of the whole process: products of float16 are added up in float32, between programs too.
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     if isinstance(source, Checkpoint):
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = DTYPE if device.type == "cuda" else torch.float32
         weights = load_weights(source, device, dtype=dtype)
     else:
         weights = source

@@ -16,24 +16,24 @@ class Launch:
         rows: weight rows (or queries, or keys) a program owns.
         pairs: tokens or (token, expert) pairs a program owns.
         columns: input columns a loop step reads, where the kernel leaves that open.
-        unroll: panels or column blocks a loop step takes.
         splits: programs that share the input columns of one result.
-        scaled: apply MXFP4 scales to the weights rather than to partial sums.
+        masked: do not read the inputs of a tile's unused columns; pays where tiles are large.
+        form: which of an operation's kernels runs; 0 is the oldest.
         warps: warps a program.
         stages: loads in flight a program.
-        prefetch: cache lines of each weight row to ask for before the inputs are there (`pdl`).
+        registers: most registers a thread may take, for more programs a multiprocessor; 0: any.
         pdl: start this kernel while the one before it drains (sm_90 and later).
     """
 
     rows: int = 64
     pairs: int = 16
     columns: int = 64
-    unroll: int = 1
     splits: int = 1
-    scaled: bool = False
+    masked: bool = False
+    form: int = 0
     warps: int = 4
     stages: int = 3
-    prefetch: int = 0
+    registers: int = 0
     pdl: bool = False
 
     def target(self, device: torch.device) -> dict[str, Any]:
@@ -43,6 +43,8 @@ class Launch:
         flags: dict[str, Any] = {"ASM": True, "PDL": self.pdl, "num_warps": self.warps}
         if self.pdl:
             flags["launch_pdl"] = True
+        if self.registers:
+            flags["maxnreg"] = self.registers
         return flags
 
     def plain(self, device: torch.device) -> dict[str, Any]:
@@ -50,3 +52,13 @@ class Launch:
         flags = self.target(device)
         del flags["ASM"]
         return flags
+
+
+def cdiv(size: int, part: int) -> int:
+    """Parts that cover a size; Triton's own works inside kernels too and takes a microsecond."""
+    return -(-size // part)
+
+
+def power_of_two(size: int) -> int:
+    """The smallest one that is not smaller; likewise."""
+    return 1 << max(size - 1, 0).bit_length()

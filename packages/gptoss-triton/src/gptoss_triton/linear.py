@@ -15,10 +15,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gptoss_triton.launch import Launch
-from gptoss_triton.pdl import prefetch_lines, release_next, wait_previous
+from gptoss_triton.launch import Launch, cdiv, power_of_two
+from gptoss_triton.pdl import release_next, wait_previous
+from gptoss_triton.quick import quick
 
 
+@quick
 @triton.jit
 def _gemv(
     x,
@@ -32,7 +34,6 @@ def _gemv(
     EVEN: tl.constexpr,
     BIAS: tl.constexpr,
     STAGES: tl.constexpr,
-    LINES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """A tile of rows times one vector."""
@@ -40,7 +41,6 @@ def _gemv(
     safe_row = tl.minimum(row, rows_total - 1).to(tl.int64)
     base = weight + safe_row[:, None] * columns
     column = tl.arange(0, COLUMNS)
-    prefetch_lines(base, columns, LINES)
     wait_previous(PDL)
     release_next(PDL)
     acc = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -59,7 +59,42 @@ def _gemv(
     tl.store(out + row, result.to(out.dtype.element_ty), mask=row < rows_total)
 
 
+@quick
 @triton.jit
+def _whole(
+    x,
+    weight,
+    bias,
+    out,
+    rows_total,
+    columns,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    EARLY: tl.constexpr,
+    BIAS: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """The same with all columns of the rows asked for at once, if EARLY before `x` is there."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    safe_row = tl.minimum(row, rows_total - 1).to(tl.int64)
+    column = tl.arange(0, COLUMNS)
+    inside = column < columns
+    place = weight + safe_row[:, None] * columns + column[None, :]
+    release_next(PDL)  # ahead of the loads, or it would come after what uses them
+    if not EARLY:
+        wait_previous(PDL)
+    tile = tl.load(place, mask=inside[None, :], other=0.0)
+    if EARLY:
+        wait_previous(PDL)
+    part = tl.load(x + column, mask=inside, other=0.0).to(tl.float32)
+    result = tl.sum(tile.to(tl.float32) * part[None, :], 1)
+    if BIAS:
+        result += tl.load(bias + safe_row).to(tl.float32)
+    tl.store(out + row, result.to(out.dtype.element_ty), mask=row < rows_total)
+
+
+@quick
+@triton.jit(do_not_specialize=["tokens"])
 def _skinny(
     x,
     weight,
@@ -74,7 +109,6 @@ def _skinny(
     EVEN: tl.constexpr,
     BIAS: tl.constexpr,
     STAGES: tl.constexpr,
-    LINES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """A tile of rows times a tile of tokens."""
@@ -84,7 +118,6 @@ def _skinny(
     column = tl.arange(0, COLUMNS)
     base = weight + safe_row[:, None] * columns
     x_base = x + token[None, :].to(tl.int64) * columns + column[:, None]
-    prefetch_lines(base, columns, LINES)
     wait_previous(PDL)
     release_next(PDL)
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
@@ -113,25 +146,25 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, *, launc
         bias: (R,) or None.
         out: (T, R), written in its dtype.
         launch: `rows`, `columns`, and `pairs` tokens a tile; 1 selects the vector form, where T
-            must be 1.
+            must be 1; `form` 1 or 2 then takes all columns at once, 2 before `x` is there.
     """
     tokens, columns = x.shape
     rows = weight.shape[0]
-    shared = {
-        "ROWS": launch.rows,
-        "COLUMNS": launch.columns,
-        "EVEN": columns % launch.columns == 0,
-        "BIAS": bias is not None,
-        "STAGES": launch.stages,
-        "LINES": launch.prefetch if launch.pdl and x.device.type == "cuda" else 0,
-        **launch.plain(x.device),
-    }
-    row_tiles = triton.cdiv(rows, launch.rows)
+    row_tiles = cdiv(rows, launch.rows)
+    shared = {"ROWS": launch.rows, "BIAS": bias is not None, **launch.plain(x.device)}
     bias = weight if bias is None else bias
+    if launch.form:
+        wide, early = power_of_two(columns), launch.form == 2
+        _whole[(row_tiles,)](
+            x, weight, bias, out, rows, columns, COLUMNS=wide, EARLY=early, **shared
+        )
+        return
+    shared["COLUMNS"], shared["STAGES"] = launch.columns, launch.stages
+    shared["EVEN"] = columns % launch.columns == 0
     if launch.pairs == 1:
         _gemv[(row_tiles,)](x, weight, bias, out, rows, columns, **shared)
     else:
-        grid = (row_tiles, triton.cdiv(tokens, launch.pairs))
+        grid = (row_tiles, cdiv(tokens, launch.pairs))
         _skinny[grid](x, weight, bias, out, tokens, rows, columns, TOKENS=launch.pairs, **shared)
 
 

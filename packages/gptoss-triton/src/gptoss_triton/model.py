@@ -5,8 +5,8 @@
     logits = unembedding(norm(x))
 
 A batch is first the newest token of every answering sequence, one row each, then whole chunks of
-prompts. Each kernel's tile sizes come from the tuning table by the number of rows; the same code
-runs eagerly and while a CUDA graph is captured.
+prompts. What a pass looks up and allocates once is its `Work`; the same code runs eagerly and while
+a CUDA graph is captured.
 
 Dimensions: T tokens, B of them decode rows, Q = T K pairs, N model width, H query heads, G kv
 heads, D head dim, K experts per token, E experts, V vocabulary rows.
@@ -20,17 +20,19 @@ import torch
 from torch import Tensor
 
 from gptoss_core.rope import rope_tables
-from gptoss_triton.attention_decode import SplitScratch, attention_decode
+from gptoss_triton.attention_decode import SplitScratch, attention_decode, parts_of
 from gptoss_triton.attention_prefill import attention_prefill
 from gptoss_triton.cache import PAGE_SIZE, PagedCache
-from gptoss_triton.experts import SplitSums, experts_direct, experts_grouped
+from gptoss_triton.experts_few import experts_few
+from gptoss_triton.experts_grouped import experts_grouped
 from gptoss_triton.linear import linear, linear_many
 from gptoss_triton.norm import embed, residual_norm
 from gptoss_triton.plan import Plan, make_plan
 from gptoss_triton.rope_cache import rope_cache
-from gptoss_triton.router import LARGEST_HALF, router_few, router_many
+from gptoss_triton.router import RouterScratch, router_few, router_many
 from gptoss_triton.tuning import Tuning
 from gptoss_triton.weights import LayerWeights, ModelWeights
+from gptoss_triton.work import Work
 
 INT32 = torch.int32
 
@@ -63,12 +65,34 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Some rows of a batch, as attention takes them.
+
+    Attributes:
+        qkv: (n, (H + 2 G) D).
+        sequences: (n,) int32.
+        positions: (n,) int32.
+        heads: (n, H D), attention's output.
+    """
+
+    qkv: Tensor
+    sequences: Tensor
+    positions: Tensor
+    heads: Tensor
+
+    @classmethod
+    def of(cls, work: Work, batch: Batch, rows: slice) -> Span:
+        """Cut them out."""
+        return cls(work.qkv[rows], batch.sequences[rows], batch.positions[rows], work.heads[rows])
+
+
+@dataclass(frozen=True, slots=True)
 class Stream:
     """The residual stream after the last layer.
 
     Attributes:
         x: (T, N) float32.
-        parts: (Q, N), the last layer's expert outputs, still to be added to it.
+        parts: (Q, N) float32, the last layer's expert outputs, still to be added to it.
     """
 
     x: Tensor
@@ -101,14 +125,18 @@ class Model:
         self.trace: list[Tensor] | None = None  # a list collects each layer's chosen experts
         positions = torch.arange(self.config.max_context_length, device=self.device)
         self.rope = rope_tables(self.config, positions)
+        layers = range(self.config.num_hidden_layers)
+        self._pages = [cache.layer(index) for index in layers]
+        self._window = [self.config.window(index) for index in layers]
         self._split = self._split_scratch(max_decode)
-        self._sums = self._split_sums()
-        few = max(1, tuning.limit("router_few"))
-        self._router_scratch = (
-            torch.empty((few, self.config.num_experts), device=self.device),
-            torch.zeros(few, dtype=INT32, device=self.device),
+        self._router_scratch = RouterScratch.empty(
+            rows=max(
+                min(row.tokens, max_tokens) * row.launch.splits
+                for row in [*tuning.rows["router_few"], *tuning.rows["router_many"]]
+            ),
+            experts=self.config.num_experts,
+            device=self.device,
         )
-        self._rank = self._ints(max_tokens * self.config.experts_per_token)
         tiles = sorted({row.launch.pairs for row in tuning.rows["experts_up"]})
         self._plans = {
             tile: Plan.empty(
@@ -120,40 +148,19 @@ class Model:
             for tile in tiles
         }
 
-    def _ints(self, size: int) -> Tensor:
-        return torch.empty(size, dtype=INT32, device=self.device)
-
-    def _split_scratch(self, max_decode: int) -> dict[int, SplitScratch]:
-        """One per number of splits, for as many rows as use it."""
-        config, rows = self.config, self.tuning.rows["attention_decode"]
-        return {
-            row.launch.splits: SplitScratch.empty(
-                batch=min(row.tokens, max_decode),
-                kv_heads=config.num_key_value_heads,
-                splits=row.launch.splits,
-                group=config.num_attention_heads // config.num_key_value_heads,
-                dim=config.head_dim,
-                device=self.device,
-            )
-            for row in [*rows, *self.tuning.rows["attention_window"]]
-        }
-
-    def _split_sums(self) -> dict[str, SplitSums]:
-        """For the few-token form of both expert products."""
-        config = self.config
-        sizes = {"up": 2 * config.intermediate_size, "down": config.hidden_size}
-        return {
-            name: SplitSums.empty(
-                pairs=self.tuning.limit(f"experts_{name}_direct") * config.experts_per_token,
-                rows=rows,
-                launch=max(
-                    (row.launch for row in self.tuning.rows[f"experts_{name}_direct"]),
-                    key=lambda launch: launch.splits * 1024 - launch.rows,
-                ),
-                device=self.device,
-            )
-            for name, rows in sizes.items()
-        }
+    def _split_scratch(self, max_decode: int) -> SplitScratch:
+        """One for all rows of the table, as large as the neediest of them wants it."""
+        config, tables = self.config, self.tuning.rows
+        rows = [*tables["attention_decode"], *tables["attention_window"]]
+        kv_heads = config.num_key_value_heads
+        return SplitScratch.empty(
+            pairs=max_decode * kv_heads,
+            parts=max(min(row.tokens, max_decode) * parts_of(row.launch) for row in rows)
+            * kv_heads,
+            group=config.num_attention_heads // kv_heads,
+            dim=config.head_dim,
+            device=self.device,
+        )
 
     def forward(self, batch: Batch) -> Tensor:
         """Run the batch, write its keys and values to the cache.
@@ -165,20 +172,30 @@ class Model:
 
     def stream(self, batch: Batch) -> Stream:
         """Run the layers alone; `logits` does the rest."""
-        tokens, width = batch.positions.numel(), self.config.hidden_size
-        x = torch.empty((tokens, width), dtype=torch.float32, device=self.device)
-        spare = torch.empty_like(x)
-        normed = torch.empty((tokens, width), dtype=self.dtype, device=self.device)
-        embed(
-            batch.tokens, batch.sources, self.weights.embedding, x,
-            launch=self.tuning.launch("embed", tokens),
-        )  # fmt: skip
+        work = Work.begin(
+            self.config,
+            self.tuning,
+            tokens=batch.positions.numel(),
+            decode=batch.decode,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        x, spare = work.x, work.spare
+        embed(batch.tokens, batch.sources, self.weights.embedding, x, launch=work.launch["embed"])
+        first = batch.decode
+        spans = Span.of(work, batch, slice(first)), Span.of(work, batch, slice(first, None))
+        pairs = slice(batch.positions.numel() * self.config.experts_per_token)
+        chosen, gates = work.chosen[pairs], work.gates[pairs]
         parts: Tensor | None = None
-        launch = self.tuning.launch("norm", tokens)
         for index, layer in enumerate(self.weights.layers):
-            residual_norm(x, parts, layer.attention_norm, x, normed, launch=launch)
-            y = self._attention(index, layer, normed, batch)
-            x, spare, parts = self._experts(layer, x, y, spare, batch)
+            norm = work.launch["norm"]
+            residual_norm(x, parts, layer.attention_norm, x, work.normed, launch=norm)
+            self._attention(index, work, batch, spans)
+            x, spare = self._route(layer, work, x, spare, batch.positions)
+            if self.trace is not None:
+                self.trace.append(chosen.clone())
+            self._experts(layer, work, chosen, gates)
+            parts = work.parts
         assert parts is not None  # every model has a layer
         return Stream(x, parts)
 
@@ -214,113 +231,71 @@ class Model:
         else:
             linear_many(x, weight, bias, out)
 
-    def _attention(self, index: int, layer: LayerWeights, normed: Tensor, batch: Batch) -> Tensor:
-        """Attention's output of all rows, before the residual: (T, N)."""
-        tokens, window = normed.shape[0], self.config.window(index)
-        qkv = normed.new_empty((tokens, self.config.qkv_size))
-        self._linear("linear", normed, layer.qkv_weight, layer.qkv_bias, qkv)
-        heads = self.config.num_attention_heads
-        out = normed.new_empty((tokens, heads * self.config.head_dim))
-        cache = self.cache.layer(index)
+    def _attention(self, index: int, work: Work, batch: Batch, spans: tuple[Span, Span]) -> None:
+        """Attention of one layer, `work.normed` to `work.y`, before the residual."""
+        layer, window, (answers, chunks) = self.weights.layers[index], self._window[index], spans
         table = batch.full_table if window is None else batch.window_table
-        first = batch.decode
-        if first:
-            name = "attention_decode" if window is None else "attention_window"
-            launch = self.tuning.launch(name, first)
+        cache = self._pages[index]
+        self._linear("linear", work.normed, layer.qkv_weight, layer.qkv_bias, work.qkv)
+        if batch.decode:
+            launch = work.decode["attention_decode" if window is None else "attention_window"]
             attention_decode(
-                qkv[:first], cache, table, batch.sequences[:first], batch.positions[:first],
-                self.rope, layer.sinks, out[:first], self._split[launch.splits],
+                answers.qkv, cache, table, answers.sequences, answers.positions, self.rope,
+                layer.sinks, answers.heads, self._split,
                 window=window, launch=launch,
             )  # fmt: skip
         if batch.tiles is not None:
             rope_cache(
-                qkv[first:], cache, table, batch.sequences[first:], batch.positions[first:],
-                self.rope, heads=heads, launch=self.tuning.launch("rope_cache", tokens),
+                chunks.qkv, cache, table, chunks.sequences, chunks.positions, self.rope,
+                heads=self.config.num_attention_heads, launch=work.launch["rope_cache"],
             )  # fmt: skip
+            prefill = "attention_prefill" if window is None else "attention_prefill_window"
             attention_prefill(
-                qkv, cache, table, batch.positions, batch.tiles, layer.sinks, out,
-                window=window, launch=self.tuning.launch("attention_prefill", tokens),
+                work.qkv, cache, table, batch.positions, batch.tiles, layer.sinks, work.heads,
+                window=window, launch=work.launch[prefill],
             )  # fmt: skip
-        y = torch.empty_like(normed)
-        self._linear("linear_out", out, layer.out_weight, layer.out_bias, y)
-        return y
+        self._linear("linear_out", work.heads, layer.out_weight, None, work.y)
 
-    def _experts(
-        self, layer: LayerWeights, x: Tensor, y: Tensor, spare: Tensor, batch: Batch
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Add attention, choose experts and run them.
-
-        Returns:
-            The residual stream (T, N), a spare buffer of its size, and what is still to be added
-            to the stream, (Q, N).
-        """
-        tokens, width = x.shape
-        direct = tokens <= self.tuning.limit("experts_up_direct")
-        form = "_direct" if direct else ""
-        up, down = (self.tuning.launch(f"experts_{name}{form}", tokens) for name in ("up", "down"))
-        half = self.dtype == torch.bfloat16 and not up.scaled
-        kind = torch.float16 if half else self.dtype
-        x, spare, states, chosen, gates = self._route(layer, x, y, spare, batch, kind)
-        if self.trace is not None:
-            self.trace.append(chosen)
-        pairs = chosen.numel()
-        hidden = states.new_empty((pairs, self.config.intermediate_size))
-        kept = torch.float32 if direct else self.dtype
-        rows = torch.empty((pairs, width), device=self.device, dtype=kept)
+    def _experts(self, layer: LayerWeights, work: Work, chosen: Tensor, gates: Tensor) -> None:
+        """Run the chosen experts, `work.states` to `work.parts`."""
+        form = "_few" if work.direct else ""
+        up, down = work.launch["experts_up" + form], work.launch["experts_down" + form]
+        states, hidden, parts = work.states, work.hidden, work.parts
         limit = self.config.swiglu_limit
-        if direct:
-            sums = self._sums
-            experts_direct(
-                states, layer.up, chosen, gates, hidden, sums["up"], swiglu=limit, launch=up
-            )
-            experts_direct(
-                hidden, layer.down, chosen, gates, rows, sums["down"], swiglu=None, launch=down
-            )
-        else:
-            plan = self._plans[up.pairs]
-            make_plan(chosen, plan, self._rank, launch=self.tuning.launch("plan", tokens))
-            experts_grouped(states, layer.up, plan, gates, hidden, swiglu=limit, launch=up)
-            experts_grouped(hidden, layer.down, plan, gates, rows, swiglu=None, launch=down)
-        return x, spare, rows
+        if work.direct:
+            experts_few(states, layer.up, chosen, gates, hidden, swiglu=limit, launch=up)
+            experts_few(hidden, layer.down, chosen, gates, parts, swiglu=None, launch=down)
+            return
+        plan = self._plans[up.pairs]
+        make_plan(chosen, plan, launch=work.launch["plan"])
+        experts_grouped(states, layer.up, plan, gates, hidden, swiglu=limit, launch=up)
+        experts_grouped(hidden, layer.down, plan, gates, parts, swiglu=None, launch=down)
 
     def _route(
-        self,
-        layer: LayerWeights,
-        x: Tensor,
-        y: Tensor,
-        spare: Tensor,
-        batch: Batch,
-        kind: torch.dtype,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Add attention, norm, choose.
+        self, layer: LayerWeights, work: Work, x: Tensor, spare: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Add attention's output, norm it into `work.states`, choose experts.
 
         Returns:
-            Stream and spare buffer (T, N), normed states (T, N) in `kind`, experts (Q,) int32 and
-            their weights (Q,) float32.
+            The residual stream and the spare buffer, (T, N) each.
         """
-        tokens, top = x.shape[0], self.config.experts_per_token
-        used = slice(tokens * top)
-        chosen = self._ints((tokens + 1) * top)
-        gates = torch.empty((tokens + 1) * top, dtype=torch.float32, device=self.device)
-        if tokens <= self.tuning.limit("router_few"):
-            states = torch.empty_like(x, dtype=kind)
+        top = self.config.experts_per_token
+        if work.few:
             router_few(
-                x, y, layer.mlp_norm, layer.gate_weight, layer.gate_bias, batch.positions,
-                total=spare, normed=states, scratch=self._router_scratch,
-                chosen=chosen[used], gates=gates[used],
-                launch=self.tuning.launch("router_few", tokens),
+                x, work.y, layer.out_bias, layer.mlp_norm, layer.gate_weight, layer.gate_bias,
+                positions, total=spare, normed=work.states, scratch=self._router_scratch,
+                chosen=work.chosen, gates=work.gates, top=top, launch=work.launch["router_few"],
             )  # fmt: skip
-            return spare, x, states, chosen[used], gates[used]
-        states = torch.empty_like(y)
-        norm = self.tuning.launch("norm", tokens)
-        residual_norm(x, y, layer.mlp_norm, x, states, launch=norm)
-        router_many(
-            states, layer.gate_weight, layer.gate_bias, batch.positions, chosen, gates,
-            top=top, launch=self.tuning.launch("router_many", tokens),
+            return spare, x
+        residual_norm(
+            x, work.y, layer.mlp_norm, x, work.states,
+            shift=layer.out_bias, launch=work.launch["norm"],
         )  # fmt: skip
-        if kind == torch.float16:
-            states = states.clamp(-LARGEST_HALF, LARGEST_HALF).to(kind)
-        return x, spare, states, chosen[used], gates[used]
+        router_many(
+            work.states, layer.gate_weight, layer.gate_bias, positions, work.chosen, work.gates,
+            scratch=self._router_scratch, top=top, launch=work.launch["router_many"],
+        )  # fmt: skip
+        return x, spare
 
 
 def prefill_tiles(

@@ -14,8 +14,9 @@ A byte is not two plain nibbles but their bits in the places where a decoder wan
 magnitude of the low column in bits 7 and 3-1, of the high column in bits 0 and 6-4. With the byte
 in the upper half of 16 bits, E2M1's exponent and mantissa are where float16 has the last two bits
 of its exponent and the first of its mantissa: masking alone gives the value times 2^-14, exactly,
-subnormals included. For bf16 they move three bits down and read as the value times 2^-126; the
-decoder multiplies by 2^126 * 2^(scale - 127) = 2^(scale - 1), exactly too.
+subnormals included. What is left is one multiplication by 2^14 times the scale. float16 holds every
+weight exactly whose scale is 104 to 128: magnitudes of 2^-24 to 12. Below that its last bits are
+lost, and below 99 all of it: weights smaller than 1e-6.
 
 Dimensions: E experts, R rows (a multiple of 16), K columns, P = ceil(K / 64) panels.
 
@@ -24,50 +25,67 @@ Dimensions: E experts, R rows (a multiple of 16), K columns, P = ceil(K / 64) pa
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 PANEL = 64  # columns
-LARGEST_SCALE = 128  # 2^(scale - 1) must be a bf16; weights beyond 12 are no gpt-oss weights
+LARGEST_SCALE = 128  # float16 ends there; weights beyond 12 are no gpt-oss weights
 
-# bf16 with scales. $0, $1: low columns of four bytes; $2, $3: high ones; $4: the bytes; $5-$6 and
-# $7-$8: their factors.
-_DECODE_SCALED = tl.constexpr("""
+# Two scales, one in each half, to 2^(scale - 113) in float16: the decoder's values are times 2^-14.
+# Small integers compare alike as float16, so the float16 maximum cuts off what lies below 98.
+_FACTORS = """
 {
-    .reg .b32 t, s, m, f;
-    mov.b32 f, 0x80008000;
-    prmt.b32 t, $4, 0, 0x1404;
-    and.b32 s, t, 0x80008000;
-    shr.u32 m, t, 3;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $0, m, $5, f;
-    shl.b32 s, t, 7;  and.b32 s, s, 0x80008000;
-    shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $2, m, $7, f;
-    prmt.b32 t, $4, 0, 0x3424;
-    and.b32 s, t, 0x80008000;
-    shr.u32 m, t, 3;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $1, m, $6, f;
-    shl.b32 s, t, 7;  and.b32 s, s, 0x80008000;
-    shr.u32 m, t, 6;  lop3.b32 m, m, 0x01C001C0, s, 0xEA;
-    fma.rn.bf16x2 $3, m, $8, f;
+    .reg .b32 t, c;
+    mov.b32 c, 0x00620062;
+    prmt.b32 t, $1, 0, SELECT;
+    max.f16x2 t, t, c;
+    mad.lo.u32 $0, t, 1024, 0x77FE7800;
 }
-""")
-# float16 without scales, times 2^-14: four bytes at once become E5M2, which is the upper half of a
-# float16. $4: the bytes.
-_DECODE_PLAIN = tl.constexpr("""
+"""
+_LOW_FACTORS = tl.constexpr(_FACTORS.replace("SELECT", "0x4240"))  # bytes 0 and 2 of a scale word
+_HIGH_FACTORS = tl.constexpr(_FACTORS.replace("SELECT", "0x4341"))  # bytes 1 and 3
+# $0, $1: low columns of four bytes; $2, $3: high ones; $4: the bytes; $5-$8 and $9-$12: for each
+# byte the factors of two panels, of which PART takes this panel's. Two neighbours share a row.
+_DECODE = """
 {
-    .reg .b32 a, b, s;
+    .reg .b32 a, b, s, f;
+    .reg .b16 even, odd;
     and.b32 a, $4, 0x8E8E8E8E;
     shl.b32 s, $4, 7;  and.b32 s, s, 0x80808080;
     shr.u32 b, $4, 3;  lop3.b32 b, b, 0x0E0E0E0E, s, 0xEA;
-    prmt.b32 $0, a, 0, 0x1404;
-    prmt.b32 $1, a, 0, 0x3424;
-    prmt.b32 $2, b, 0, 0x1404;
-    prmt.b32 $3, b, 0, 0x3424;
+    mov.b32 {even, odd}, $5;  mov.b32 f, {PART, PART};
+    prmt.b32 $0, a, 0, 0x1404;  mul.rn.f16x2 $0, $0, f;
+    mov.b32 {even, odd}, $7;  mov.b32 f, {PART, PART};
+    prmt.b32 $1, a, 0, 0x3424;  mul.rn.f16x2 $1, $1, f;
+    mov.b32 {even, odd}, $9;  mov.b32 f, {PART, PART};
+    prmt.b32 $2, b, 0, 0x1404;  mul.rn.f16x2 $2, $2, f;
+    mov.b32 {even, odd}, $11;  mov.b32 f, {PART, PART};
+    prmt.b32 $3, b, 0, 0x3424;  mul.rn.f16x2 $3, $3, f;
 }
-""")
+"""
+_DECODE_EVEN = tl.constexpr(_DECODE.replace("PART", "even"))
+_DECODE_ODD = tl.constexpr(_DECODE.replace("PART", "odd"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedMatrix:
+    """One layer's packed matrices of all experts.
+
+    Attributes:
+        blocks: (E, P, 32 R) uint8 panels of fragments.
+        scales: (E, ceil(P/2), R) int32 words.
+        bias: (E, R), rows in the order of `blocks`.
+        columns: K, before panels were filled up.
+    """
+
+    blocks: Tensor
+    scales: Tensor
+    bias: Tensor
+    columns: int
 
 
 def pack_panels(blocks: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,85 +141,86 @@ def interleave_gate_up(tensor: Tensor) -> Tensor:
 
 
 @triton.jit
-def load_panel(
-    blocks,
-    scales,
-    first_row,
-    panel,
-    rows_total,
+def panel_factors(words, ROWS: tl.constexpr, ASM: tl.constexpr):
+    """Scale words (ROWS,) to factors of two panels for every byte: (ROWS / 16, 512) twice."""
+    if ASM:
+        low = tl.inline_asm_elementwise(
+            asm=_LOW_FACTORS,
+            constraints="=r,r",
+            args=[words],
+            dtype=tl.int32,
+            is_pure=True,
+            pack=1,
+        )
+        high = tl.inline_asm_elementwise(
+            asm=_HIGH_FACTORS,
+            constraints="=r,r",
+            args=[words],
+            dtype=tl.int32,
+            is_pure=True,
+            pack=1,
+        )
+    else:
+        low, high = words, words
+    return _spread(low, ROWS), _spread(high, ROWS)
+
+
+@triton.jit
+def _spread(values, ROWS: tl.constexpr):
+    """A row's value for each byte of the row, in the order of a panel: (ROWS / 16, 512)."""
+    values = values.reshape(ROWS // 16, 2, 8).permute(0, 2, 1)  # group, lane row, half
+    values = values.reshape(ROWS // 16, 8, 1, 2, 1, 1)
+    return tl.broadcast_to(values, (ROWS // 16, 8, 4, 2, 4, 2)).reshape(ROWS // 16, 512)
+
+
+@triton.jit
+def decode_panel(
+    packed,
+    low_factor,
+    high_factor,
     like,
+    PART: tl.constexpr,
     ROWS: tl.constexpr,
-    SCALED: tl.constexpr,
+    PINNED: tl.constexpr,
     ASM: tl.constexpr,
 ):
-    """Decode one panel of ROWS consecutive rows of one expert.
+    """A panel's bytes in the order of memory to its weights, (ROWS, 64).
 
-    Args:
-        blocks: pointer to the expert's bytes.
-        scales: pointer to the expert's scale words.
-        first_row: a multiple of 16; rows past the end repeat the last ones.
-        panel: which panel.
-        rows_total: rows of the matrix.
-        like: a tensor whose dtype the weights get where inline assembly is off.
-        ROWS: a multiple of 16.
-        SCALED: bf16 weights, scales applied. Off: float16 weights times 2^-14 without scales; the
-            caller multiplies 32-column partial sums by the factors, cheaper for few tokens.
-        ASM: decode with PTX. Off in the interpreter: the same values by plain operations.
-
-    Returns:
-        low, high: (ROWS, 32) each, columns 0-31 and 32-63; and 2^14 times their scales, (ROWS,)
-        float32 each.
+    PINNED: called impure, which it is not. As a pure one it would be moved behind the reordering,
+    where the four bytes of a register belong to two rows and have to be gathered first.
     """
-    row = tl.minimum(first_row + tl.arange(0, ROWS), rows_total - 1)
-    words = tl.load(scales + (panel // 2) * rows_total + row)  # (ROWS,)
-    words = words >> ((panel % 2) * 16)
-    low_scale, high_scale = words & 255, (words >> 8) & 255
-    group = tl.minimum(first_row // 16 + tl.arange(0, ROWS // 16), rows_total // 16 - 1)
-    place = group[:, None] * 512 + tl.arange(0, 512)[None, :]
-    packed = tl.load(blocks + panel * rows_total * 32 + place)  # (ROWS / 16, 512)
-    packed = packed.reshape(ROWS // 16, 8, 4, 2, 4, 2)  # group, lane row, lane column, half, 8s, 2
-    packed = packed.permute(0, 3, 1, 4, 2, 5).reshape(ROWS, 32)
     if ASM:
-        if SCALED:
-            low_factor = ((low_scale + 126) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
-            high_factor = ((high_scale + 126) << 7).to(tl.int16).to(tl.bfloat16, bitcast=True)
-            low, high = tl.inline_asm_elementwise(
-                asm=_DECODE_SCALED,
-                constraints="=&r,=&r,=&r,=&r,r,r,r,r,r",
-                args=[packed, low_factor[:, None], high_factor[:, None]],
-                dtype=(tl.bfloat16, tl.bfloat16),
-                is_pure=True,
-                pack=4,
-            )
-        else:
-            low, high = tl.inline_asm_elementwise(
-                asm=_DECODE_PLAIN,
-                constraints="=&r,=&r,=&r,=&r,r",
-                args=[packed],
-                dtype=(tl.float16, tl.float16),
-                is_pure=True,
-                pack=4,
-            )
+        low, high = tl.inline_asm_elementwise(
+            asm=_DECODE_ODD if PART else _DECODE_EVEN,
+            constraints="=&r,=&r,=&r,=&r,r,r,r,r,r,r,r,r,r",
+            args=[packed, low_factor, high_factor],
+            dtype=(tl.float16, tl.float16),
+            is_pure=not PINNED,
+            pack=4,
+        )
     else:
-        low = _expand(packed >> 7, (packed >> 1) & 7)
-        high = _expand(packed & 1, (packed >> 4) & 7)
-        if SCALED:
-            low = low * tl.exp2(low_scale.to(tl.float32) - 127.0)[:, None]
-            high = high * tl.exp2(high_scale.to(tl.float32) - 127.0)[:, None]
-        else:
-            low, high = low * 0.00006103515625, high * 0.00006103515625  # 2^-14
+        low = _plain(packed >> 7, (packed >> 1) & 7, low_factor >> (16 * PART))
+        high = _plain(packed & 1, (packed >> 4) & 7, high_factor >> (16 * PART + 8))
         low, high = low.to(like.dtype), high.to(like.dtype)
-    return low, high, _power(low_scale + 14), _power(high_scale + 14)
+    both = tl.join(_in_rows(low, ROWS), _in_rows(high, ROWS))  # (ROWS, 32, 2)
+    return both.permute(0, 2, 1).reshape(ROWS, 64)
 
 
 @triton.jit
-def _power(exponent):
-    """2^(exponent - 127) in float32, exactly, for exponents 1 to 254."""
-    return (exponent << 23).to(tl.float32, bitcast=True)
+def _plain(sign, magnitude, scale):
+    """The same values by plain operations in float32."""
+    return expand_code(sign, magnitude) * tl.exp2((scale & 255).to(tl.float32) - 127.0)
 
 
 @triton.jit
-def _expand(sign, magnitude):
+def _in_rows(weights, ROWS: tl.constexpr):
+    """From the order of memory, (ROWS / 16, 512), to (ROWS, 32)."""
+    weights = weights.reshape(ROWS // 16, 8, 4, 2, 4, 2)  # group, lane row, column, half, 8s, 2
+    return weights.permute(0, 3, 1, 4, 2, 5).reshape(ROWS, 32)
+
+
+@triton.jit
+def expand_code(sign, magnitude):
     """E2M1 in float32, one element at a time."""
     exponent = (magnitude >> 1).to(tl.float32)
     mantissa = (magnitude & 1).to(tl.float32)

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """The residual stream's two small kernels: embedding, and add-then-RMSNorm in one pass.
 
-    x = x + sum(parts);   out = x / rms(x) * gain
+    x = x + sum(parts) + shift;   out = x / rms(x) * gain
 
 The stream is float32: 48 additions rounded to bf16 would cost more accuracy than all bf16
 operands of the model together.
@@ -15,35 +15,68 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gptoss_triton.launch import Launch
+from gptoss_triton.launch import Launch, power_of_two
 from gptoss_triton.pdl import release_next, wait_previous
+from gptoss_triton.quick import quick
 
 EPSILON = tl.constexpr(1e-5)
 
 
 @triton.jit
+def narrow(value, kind: tl.constexpr):
+    """Round; float16 saturates, so that a gain in the thousands does not become inf."""
+    if kind == tl.float16:
+        value = tl.minimum(tl.maximum(value, -65504.0), 65504.0)
+    return value.to(kind)
+
+
+@quick
+@triton.jit
 def _residual_norm(
-    x, parts, gain, total, out, width, PARTS: tl.constexpr, WIDTH: tl.constexpr, PDL: tl.constexpr
+    x,
+    parts,
+    shift,
+    gain,
+    total,
+    out,
+    width,
+    PARTS: tl.constexpr,
+    SHIFT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PDL: tl.constexpr,
 ):
     """One token a program."""
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, WIDTH)
     inside = column < width
     scale = tl.load(gain + column, mask=inside, other=0.0).to(tl.float32)
+    if SHIFT:
+        bias = tl.load(shift + column, mask=inside, other=0.0).to(tl.float32)
     wait_previous(PDL)
     release_next(PDL)
     value = tl.load(x + token * width + column, mask=inside, other=0.0)
     for part in tl.static_range(PARTS):
         place = (token * PARTS + part) * width + column
         value += tl.load(parts + place, mask=inside, other=0.0).to(tl.float32)
+    if SHIFT:
+        value += bias
     if PARTS > 0:
         tl.store(total + token * width + column, value, mask=inside)
     rms = tl.rsqrt(tl.sum(value * value, 0) / width + EPSILON)
-    tl.store(out + token * width + column, (value * rms * scale).to(out.dtype.element_ty), inside)
+    tl.store(
+        out + token * width + column, narrow(value * rms * scale, out.dtype.element_ty), inside
+    )
 
 
 def residual_norm(
-    x: Tensor, parts: Tensor | None, gain: Tensor, total: Tensor, out: Tensor, *, launch: Launch
+    x: Tensor,
+    parts: Tensor | None,
+    gain: Tensor,
+    total: Tensor,
+    out: Tensor,
+    *,
+    shift: Tensor | None = None,
+    launch: Launch,
 ) -> None:
     """Add parts to the residual stream and norm it.
 
@@ -53,6 +86,7 @@ def residual_norm(
         gain: (N,).
         total: (T, N) float32, written; may be `x`.
         out: (T, N), written in its dtype.
+        shift: (N,), added to every token with the parts.
         launch: warps and PDL.
     """
     tokens, width = x.shape
@@ -60,17 +94,20 @@ def residual_norm(
     _residual_norm[(tokens,)](
         x,
         x if parts is None else parts,
+        gain if shift is None else shift,
         gain,
         total,
         out,
         width,
         PARTS=count,
-        WIDTH=triton.next_power_of_2(width),
+        SHIFT=shift is not None,
+        WIDTH=power_of_two(width),
         **launch.plain(x.device),
     )
 
 
-@triton.jit
+@quick
+@triton.jit(do_not_specialize_on_alignment=["tokens", "rows"])
 def _embed(tokens, rows, table, x, width, WIDTH: tl.constexpr, PDL: tl.constexpr):
     """One token a program."""
     row = tl.program_id(0).to(tl.int64)
@@ -99,6 +136,6 @@ def embed(tokens: Tensor, rows: Tensor, table: Tensor, x: Tensor, *, launch: Lau
         table,
         x,
         width,
-        WIDTH=triton.next_power_of_2(width),
+        WIDTH=power_of_two(width),
         **launch.plain(x.device),
     )

@@ -1,5 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
-"""Sort (token, choice) pairs by expert and cut them into tiles, on the device, in one program.
+"""Sort (token, choice) pairs by expert and cut them into tiles, on the device.
+
+A program for each expert counts all pairs and places its own, in their order: no program waits for
+another, and none adds to a counter that others add to.
 
 Dimensions: Q pairs, E experts.
 
@@ -17,8 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gptoss_triton.launch import Launch
+from gptoss_triton.launch import Launch, power_of_two
 from gptoss_triton.pdl import release_next, wait_previous
+from gptoss_triton.quick import quick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +35,7 @@ class Plan:
         tile_start: (max_tiles,) int32 into `order`.
         tile_stop: (max_tiles,) int32, one past the last.
         num_tiles: (1,) int32 tiles in use.
-        counts: (E,) int32 scratch, zero between calls.
+        experts: E.
         tile: pairs a tile holds at most.
     """
 
@@ -40,12 +44,12 @@ class Plan:
     tile_start: Tensor
     tile_stop: Tensor
     num_tiles: Tensor
-    counts: Tensor
+    experts: int
     tile: int
 
     def tiles_for(self, pairs: int) -> int:
         """Tiles that so many pairs can need at most."""
-        return min(pairs, self.counts.numel() + pairs // self.tile)
+        return min(pairs, self.experts + pairs // self.tile)
 
     @classmethod
     def empty(cls, *, pairs: int, experts: int, tile: int, device: torch.device) -> Plan:
@@ -61,12 +65,13 @@ class Plan:
             tile_start=ints(tiles),
             tile_stop=ints(tiles),
             num_tiles=ints(1),
-            counts=ints(experts),
+            experts=experts,
             tile=tile,
         )
 
 
-@triton.jit
+@quick
+@triton.jit(do_not_specialize=["tokens"])
 def _plan(
     chosen,
     order,
@@ -74,78 +79,75 @@ def _plan(
     tile_start,
     tile_stop,
     num_tiles,
-    counts,
-    pairs,
-    rank,
+    tokens,
+    TOP: tl.constexpr,
     TILE: tl.constexpr,
-    EXPERTS: tl.constexpr,
     EXPERTS_PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
+    TILES: tl.constexpr,
+    RUN: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Count, then place; ranks within an expert come from atomics, so their order is free.
-
-    The order of pairs within an expert changes no result: each pair is a column of its own.
-    """
+    """One expert a program: count all, then place its own pairs in their order."""
+    mine = tl.program_id(0)
+    pairs = tokens * TOP
     wait_previous(PDL)
     release_next(PDL)
-    lane = tl.arange(0, BLOCK)
+    count = tl.zeros((EXPERTS_PADDED,), tl.int32)
     for first in range(0, pairs, BLOCK):
-        pair = first + lane
+        pair = first + tl.arange(0, BLOCK)
         expert = tl.load(chosen + pair, mask=pair < pairs, other=-1)
         live = expert >= 0  # negative: an unused row of the batch
-        tl.store(rank + pair, tl.atomic_add(counts + expert, 1, mask=live), mask=live)
-    tl.debug_barrier()
-    expert = tl.arange(0, EXPERTS_PADDED)
-    known = expert < EXPERTS
-    count = tl.load(counts + expert, mask=known, other=0)
-    start = tl.cumsum(count, 0) - count
+        count += tl.histogram(tl.where(live, expert, 0), EXPERTS_PADDED, mask=live)
+    index = tl.arange(0, EXPERTS_PADDED)
     tiles = (count + TILE - 1) // TILE
-    first_tile = tl.cumsum(tiles, 0) - tiles
-    tl.store(num_tiles, tl.sum(tiles, 0))
-    for index in range(tl.max(tiles, 0)):
-        here = index < tiles
-        tl.store(tile_expert + first_tile + index, expert, mask=here)
-        tl.store(tile_start + first_tile + index, start + index * TILE, mask=here)
-        stop = tl.minimum(start + (index + 1) * TILE, start + count)
-        tl.store(tile_stop + first_tile + index, stop, mask=here)
-    tl.store(counts + expert, start, mask=known)  # read back below, then cleared
-    tl.debug_barrier()
-    for first in range(0, pairs, BLOCK):
-        pair = first + lane
-        expert_of = tl.load(chosen + pair, mask=pair < pairs, other=-1)
-        live = expert_of >= 0
-        place = tl.load(counts + expert_of, mask=live, other=0) + tl.load(
-            rank + pair, mask=live, other=0
-        )
-        tl.store(order + place, pair, mask=live)
-    tl.debug_barrier()
-    tl.store(counts + expert, tl.zeros((EXPERTS_PADDED,), tl.int32), mask=known)
+    start = tl.sum(tl.where(index < mine, count, 0), 0)
+    own = tl.sum(tl.where(index == mine, count, 0), 0)
+    first_tile = tl.sum(tl.where(index < mine, tiles, 0), 0)
+    if mine == 0:
+        tl.store(num_tiles, tl.sum(tiles, 0))
+    for first in range(0, own, TILE * TILES):
+        begin = first + tl.arange(0, TILES) * TILE
+        place = first_tile + begin // TILE
+        here = begin < own
+        tl.store(tile_expert + place, mine, mask=here)
+        tl.store(tile_start + place, start + begin, mask=here)
+        tl.store(tile_stop + place, start + tl.minimum(begin + TILE, own), mask=here)
+    if own > 0:
+        run = tl.arange(0, BLOCK // RUN)[:, None] * RUN + tl.arange(0, RUN)[None, :]
+        for first in range(0, pairs, BLOCK):
+            pair = first + run
+            here = tl.load(chosen + pair, mask=pair < pairs, other=-1) == mine
+            within = tl.cumsum(here.to(tl.int32), 1)
+            found = tl.sum(here.to(tl.int32), 1)
+            place = start + (tl.cumsum(found, 0) - found)[:, None] + within - 1
+            tl.store(order + place, pair, mask=here)
+            start += tl.sum(found, 0)
 
 
-def make_plan(chosen: Tensor, plan: Plan, rank: Tensor, *, launch: Launch) -> None:
+def make_plan(chosen: Tensor, plan: Plan, *, launch: Launch) -> None:
     """Fill `plan` for the pairs' experts.
 
     Args:
         chosen: (Q,) int32 expert of each pair.
         plan: made for at least Q pairs.
-        rank: (Q,) int32 scratch.
-        launch: warps and PDL.
+        launch: `columns` pairs that a program reads a step; warps and PDL.
     """
-    experts = plan.counts.numel()
-    _plan[(1,)](
+    pairs = chosen.numel()
+    top = 4 if pairs % 4 == 0 else 1  # so that the compiler knows of whole vectors
+    _plan[(plan.experts,)](
         chosen,
         plan.order,
         plan.tile_expert,
         plan.tile_start,
         plan.tile_stop,
         plan.num_tiles,
-        plan.counts,
-        chosen.numel(),
-        rank,
+        pairs // top,
+        TOP=top,
         TILE=plan.tile,
-        EXPERTS=experts,
-        EXPERTS_PADDED=triton.next_power_of_2(experts),
-        BLOCK=min(8192, triton.next_power_of_2(chosen.numel())),
+        EXPERTS_PADDED=power_of_two(plan.experts),
+        BLOCK=max(32 * launch.warps, min(launch.columns, power_of_two(pairs))),
+        TILES=32,
+        RUN=16,
         **launch.plain(chosen.device),
     )

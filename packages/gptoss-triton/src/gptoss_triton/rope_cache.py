@@ -13,13 +13,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gptoss_triton.launch import Launch
+from gptoss_triton.launch import Launch, power_of_two
 from gptoss_triton.pdl import release_next, wait_previous
+from gptoss_triton.quick import quick
 
 PAGE = tl.constexpr(64)  # positions a page holds
 
 
-@triton.jit
+@quick
+@triton.jit(do_not_specialize_on_alignment=["sequences", "positions"])
 def _rope_cache(
     qkv,
     keys,
@@ -104,8 +106,8 @@ def rope_cache(
         table.shape[1],
         heads,
         kv_heads,
-        HEADS=triton.next_power_of_2(heads),
-        KV_HEADS=triton.next_power_of_2(kv_heads),
+        HEADS=power_of_two(heads),
+        KV_HEADS=power_of_two(kv_heads),
         HALF=half,
         **launch.plain(qkv.device),
     )

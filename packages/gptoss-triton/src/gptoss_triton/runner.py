@@ -156,21 +156,21 @@ class Runner:
 
     def _batch(self, step: Step) -> Batch:
         """The rows of a step: answers first, then the chunks one after another."""
-        slots, answers = self.slots, [(s.slot, s.launched) for s in step.decode]
+        slots, rows = self.slots, len(step.decode)
+        own, at = [s.slot for s in step.decode], [s.launched for s in step.decode]
+        parts = [torch.tensor([own, own, at], dtype=torch.int32)]  # sources, sequences, positions
         read: list[int] = []
-        rows = [(slot, slot, position) for slot, position in answers]
-        last = list(range(len(answers)))
+        last = list(range(rows))
         for sequence, count in step.chunks:
-            tokens = sequence.tokens[sequence.launched : sequence.launched + count]
-            source = slots.count + 1 + len(read)
-            rows += [
-                (source + offset, sequence.slot, sequence.launched + offset)
-                for offset in range(count)
-            ]
-            read += tokens
+            offset = torch.arange(count, dtype=torch.int32)
+            source = offset + (slots.count + 1 + len(read))
+            slot = torch.full_like(offset, sequence.slot)
+            parts.append(torch.stack([source, slot, offset + sequence.launched]))
+            read += sequence.tokens[sequence.launched : sequence.launched + count]
+            rows += count
             if count == sequence.pending:
-                last.append(len(rows) - 1)
-        sources, sequences, positions = slots.send(list(zip(*rows, strict=True))).unbind(0)
+                last.append(rows - 1)
+        sources, sequences, positions = slots.there(torch.cat(parts, 1)).unbind(0)
         return Batch(
             tokens=torch.cat([slots.draw.token, slots.send(read)]),
             sources=sources,
@@ -178,11 +178,11 @@ class Runner:
             sequences=sequences,
             full_table=slots.full_table,
             window_table=slots.window_table,
-            decode=len(answers),
+            decode=len(step.decode),
             tiles=prefill_tiles(
                 [(sequence.slot, count) for sequence, count in step.chunks],
-                first=len(answers),
-                tokens=self.model.tuning.launch("attention_prefill", len(rows)).pairs,
+                first=len(step.decode),
+                tokens=self.model.tuning.launch("attention_prefill", rows).pairs,
                 device=slots.device,
             ),
             last=slots.send(last or [0]).long(),
@@ -221,11 +221,13 @@ class Runner:
         wanting = [row for row, (request, _) in enumerate(rows) if request.sampling.logprobs]
         values = logits.new_empty((0, MOST_ALTERNATIVES))
         ids = torch.empty_like(values, dtype=torch.int64)
+        settings = self.slots.draw
         if wanting:
             chosen = logits[self.slots.send(wanting).long()]
             values, ids = chosen.topk(min(MOST_ALTERNATIVES, chosen.shape[1]))
-            values = values - chosen.logsumexp(-1, keepdim=True)
-        settings = self.slots.draw
+            # The draw's own sums: PyTorch adds a row in another order when more rows are beside it.
+            slots = self.slots.send([rows[row][1] for row in wanting]).long()
+            values = values - settings.lse[slots, None]
         tensors = [self._here(tensor) for tensor in (settings.token, settings.logprob, ids, values)]
         event = None
         if self.slots.device.type == "cuda":

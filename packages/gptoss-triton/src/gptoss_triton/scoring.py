@@ -76,9 +76,12 @@ def score_rows(
     logprobs, ids, values = [], [], []
     for start in range(0, tokens.numel(), ROWS):
         wanted = tokens[start : start + ROWS]
-        rows = torch.arange(wanted.numel(), device=tokens.device) + (first + start)
+        used = wanted.numel()
+        # Always as many rows, the last one again and again: PyTorch's sums depend on their number.
+        rows = torch.arange(ROWS, device=tokens.device).clamp(max=used - 1) + (first + start)
         logits = model.logits(stream, rows)
-        whole = logits.logsumexp(-1, keepdim=True)
+        whole = logits.logsumexp(-1, keepdim=True)[:used]
+        logits = logits[:used]
         likeliest = logits.topk(top)
         logprobs.append((logits.gather(1, wanted[:, None]) - whole).squeeze(1))
         ids.append(likeliest.indices)

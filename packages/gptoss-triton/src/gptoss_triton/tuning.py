@@ -90,7 +90,7 @@ class Tuning:
         for operation, lines in self.rows.items():
             tokens = FIXED_SPLITS_AT if operation == "attention_decode" else FIXED_AT
             rows[operation] = [Row(EVERY, self.launch(operation, tokens))]
-            if operation.endswith(("_direct", "_few")):
+            if operation.endswith("_few"):
                 rows[operation] = [Row(0, lines[0].launch)]
             if operation in DENSE:
                 rows[operation] = [Row(EVERY, self.launch("dense_fixed", FIXED_AT))]
@@ -101,6 +101,10 @@ class Tuning:
         lines = self.rows[operation]
         return next((line.launch for line in lines if tokens <= line.tokens), lines[-1].launch)
 
+    def at(self, tokens: int) -> dict[str, Launch]:
+        """`launch` of every operation."""
+        return {operation: self.launch(operation, tokens) for operation in self.rows}
+
     def limit(self, operation: str) -> int:
         """The most tokens that the rows of an operation were made for."""
         return self.rows[operation][-1].tokens
@@ -109,5 +113,5 @@ class Tuning:
 def read_launch(line: Mapping[str, Any], *, pdl: bool) -> Launch:
     """Read one line; PDL is a property of the card, not of the line."""
     sizes = {name: value for name, value in line.items() if name != "tokens"}
-    scaled = bool(sizes.pop("scaled", 0))
-    return Launch(pdl=pdl, scaled=scaled, **sizes)
+    masked = bool(sizes.pop("masked", 0))
+    return Launch(pdl=pdl, masked=masked, **sizes)

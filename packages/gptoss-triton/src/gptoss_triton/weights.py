@@ -3,6 +3,11 @@
 Expert bytes go from the file through page-locked buffers to the GPU and are reordered there, layer
 by layer: nothing is expanded, nothing is quantised again, and the peak is the weights plus one
 layer. Expanded (bf16) experts are not packed behind the user's back: that is `gptoss convert`.
+
+Dense weights become float16. That keeps all bits of a bf16 number from 2^-14 to 65,504 and rounds
+smaller ones to multiples of 2^-24; what is gained are activations with eight times the precision,
+since a product's operands must be of one type. Values without a bound of their own (the residual
+stream and what is added to it) stay float32.
 """
 
 from __future__ import annotations
@@ -22,8 +27,9 @@ from gptoss_harmony.checkpoint import Checkpoint
 from gptoss_harmony.config import ModelConfig
 from gptoss_harmony.errors import CheckpointError
 from gptoss_harmony.layout import tensor_specs
-from gptoss_triton.experts import PackedMatrix
-from gptoss_triton.mxfp4 import LARGEST_SCALE, interleave_gate_up, pack_panels
+from gptoss_triton.mxfp4 import LARGEST_SCALE, PackedMatrix, interleave_gate_up, pack_panels
+
+DTYPE = torch.float16  # on a GPU, of everything but the packed experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +79,7 @@ class Source(Protocol):
 
 
 def load_weights(
-    checkpoint: Checkpoint, device: torch.device, *, dtype: torch.dtype = torch.bfloat16
+    checkpoint: Checkpoint, device: torch.device, *, dtype: torch.dtype = DTYPE
 ) -> ModelWeights:
     """Read a checkpoint.
 
@@ -83,7 +89,7 @@ def load_weights(
         dtype: of the dense weights; the interpreter needs float32.
 
     Raises:
-        CheckpointError: expanded experts, or a scale that is NaN or out of range.
+        CheckpointError: expanded experts, or a weight or scale that is NaN or out of range.
     """
     if checkpoint.layout == "hf-bf16":
         raise CheckpointError(
@@ -122,15 +128,22 @@ def build_weights(
             blocks, scales, bias = read(names)
             _check_scales(f"{origin}: {names[1]}", scales)
             packed.append(pack_matrix(blocks, scales, bias, fused=name == "mlp1", dtype=dtype))
-        fields = {field: tensor.to(dtype) for field, tensor in zip(_DENSE, dense, strict=True)}
+        fields = {
+            field: _narrow(f"{origin}: {prefix}{name}", tensor, dtype)
+            for (field, name), tensor in zip(_DENSE.items(), dense, strict=True)
+        }
         layers.append(LayerWeights(**fields, up=packed[0], down=packed[1]))
-    embedding, norm, unembedding = read(["embedding.weight", "norm.scale", "unembedding.weight"])
+    names = ["embedding.weight", "norm.scale", "unembedding.weight"]
+    embedding, norm, unembedding = (
+        _narrow(f"{origin}: {name}", tensor, dtype)
+        for name, tensor in zip(names, read(names), strict=True)
+    )
     return ModelWeights(
         config=config,
-        embedding=embedding.to(dtype),
+        embedding=embedding,
         layers=tuple(layers),
-        norm=norm.to(dtype),
-        unembedding=unembedding.to(dtype),
+        norm=norm,
+        unembedding=unembedding,
     )
 
 
@@ -146,6 +159,17 @@ _DENSE = {
     "gate_bias": "mlp.gate.bias",
 }
 _PACKED = ("weight.blocks", "weight.scales", "bias")
+
+
+def _narrow(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert; refuse what is not finite afterwards."""
+    narrow = tensor.to(dtype)
+    if not bool(narrow.isfinite().all()):
+        raise CheckpointError(
+            f"{name} has a value that is no number or beyond what {dtype} holds; download the "
+            "checkpoint again, or use `--engine torch`"
+        )
+    return narrow
 
 
 def _check_scales(name: str, scales: Tensor) -> None:
@@ -227,7 +251,7 @@ class RandomSource:
 
 
 def random_weights(
-    config: ModelConfig, device: torch.device, *, seed: int = 0, dtype: torch.dtype = torch.bfloat16
+    config: ModelConfig, device: torch.device, *, seed: int = 0, dtype: torch.dtype = DTYPE
 ) -> ModelWeights:
     """Weights of `RandomSource` in the kernels' layout."""
     read = RandomSource(config, device, seed=seed)

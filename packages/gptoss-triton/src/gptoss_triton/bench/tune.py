@@ -18,9 +18,11 @@ import torch
 from gptoss_harmony.config import ModelConfig, gpt_oss_20b
 from gptoss_triton.bench.ceilings import elapsed
 from gptoss_triton.build import check_device
-from gptoss_triton.experts import PackedMatrix, SplitSums, experts_direct, experts_grouped
+from gptoss_triton.experts_few import experts_few
+from gptoss_triton.experts_grouped import experts_grouped
 from gptoss_triton.launch import Launch
 from gptoss_triton.linear import linear
+from gptoss_triton.mxfp4 import PackedMatrix
 from gptoss_triton.plan import Plan, make_plan
 from gptoss_triton.tuning import PDL_SINCE, read_launch
 
@@ -97,7 +99,7 @@ class Shapes:
         self.down = [self._packed(width, inner) for _ in range(SETS)]
         self.qkv = [self._normal(config.qkv_size, width) for _ in range(2 * SETS)]
 
-    def _normal(self, *shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    def _normal(self, *shape: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
         return torch.randn(shape, dtype=dtype, device=self.device)
 
     def _packed(self, rows: int, columns: int) -> PackedMatrix:
@@ -120,8 +122,8 @@ class Shapes:
             yield "linear", list(_linear_candidates()), self._linear
         for name in ("up", "down"):
             if tokens <= 4:
-                candidates = list(_direct_candidates())
-                yield f"experts_{name}_direct", candidates, self._direct(name, tokens)
+                candidates = list(_few_candidates())
+                yield f"experts_{name}_few", candidates, self._few(name, tokens)
             else:
                 candidates = list(_grouped_candidates(tokens))
                 yield f"experts_{name}", candidates, self._grouped(name, tokens)
@@ -136,37 +138,35 @@ class Shapes:
         return call
 
     def _operands(
-        self, name: str, tokens: int, kind: torch.dtype
+        self, name: str, tokens: int
     ) -> tuple[list[PackedMatrix], torch.Tensor, torch.Tensor, float | None]:
         """Matrices, input and output of a product, and its activation's limit."""
         config, pairs = self.config, tokens * self.config.experts_per_token
         inner, width = config.intermediate_size, config.hidden_size
         if name == "up":
-            x, out = self._normal(tokens, width, dtype=kind), self._normal(pairs, inner, dtype=kind)
-            return self.up, x, out, config.swiglu_limit
-        x, out = self._normal(pairs, inner, dtype=kind), self._normal(pairs, width)
-        return self.down, x, out, None
+            return (
+                self.up,
+                self._normal(tokens, width),
+                self._normal(pairs, inner),
+                config.swiglu_limit,
+            )
+        out = self._normal(pairs, width, dtype=torch.float32)
+        return self.down, self._normal(pairs, inner), out, None
 
     def _chosen(self, tokens: int) -> torch.Tensor:
         """Uniformly random choices."""
         scores = torch.rand(tokens, self.config.num_experts, device=self.device)
         return scores.topk(self.config.experts_per_token).indices.int().flatten().contiguous()
 
-    def _direct(self, name: str, tokens: int) -> Case:
+    def _few(self, name: str, tokens: int) -> Case:
         def case(launch: Launch) -> Callable[[int], None]:
-            matrices, x, out, limit = self._operands(name, tokens, torch.float16)
+            matrices, x, out, limit = self._operands(name, tokens)
             chosen = [self._chosen(tokens) for _ in range(CALLS)]
             gates = torch.rand(chosen[0].shape, device=self.device)
-            rows = matrices[0].bias.shape[1]
-            sums = SplitSums.empty(
-                pairs=chosen[0].numel(), rows=rows, launch=launch, device=self.device
-            )
 
             def call(turn: int) -> None:
-                experts_direct(
-                    x, matrices[turn % SETS], chosen[turn % CALLS], gates, out, sums,
-                    swiglu=limit, launch=launch,
-                )  # fmt: skip
+                matrix, experts = matrices[turn % SETS], chosen[turn % CALLS]
+                experts_few(x, matrix, experts, gates, out, swiglu=limit, launch=launch)
 
             return call
 
@@ -174,8 +174,7 @@ class Shapes:
 
     def _grouped(self, name: str, tokens: int) -> Case:
         def case(launch: Launch) -> Callable[[int], None]:
-            kind = torch.bfloat16 if launch.scaled else torch.float16
-            matrices, x, out, limit = self._operands(name, tokens, kind)
+            matrices, x, out, limit = self._operands(name, tokens)
             chosen = self._chosen(tokens)
             gates = torch.rand(chosen.shape, device=self.device)
             plan = Plan.empty(
@@ -184,7 +183,7 @@ class Shapes:
                 tile=launch.pairs,
                 device=self.device,
             )
-            make_plan(chosen, plan, torch.empty_like(chosen), launch=Launch(warps=8))
+            make_plan(chosen, plan, launch=Launch(columns=8192, warps=16))
 
             def call(turn: int) -> None:
                 matrix = matrices[turn % SETS]
@@ -205,19 +204,20 @@ def _linear_candidates() -> Iterator[dict[str, int]]:
     yield from _product(rows=(4, 8, 16), columns=(256, 512), warps=(4,), stages=(3, 4), pairs=(1,))
 
 
-def _direct_candidates() -> Iterator[dict[str, int]]:
-    yield from _product(
-        rows=(64, 128, 256), pairs=(16,), warps=(4,), stages=(1, 3), unroll=(1, 3), splits=(1, 3, 5)
-    )
+def _few_candidates() -> Iterator[dict[str, int]]:
+    yield from _product(rows=(16,), warps=(1, 2, 4, 8), stages=(1, 2, 4))
+    yield from _product(rows=(32,), warps=(4, 8), stages=(1, 2))
 
 
 def _grouped_candidates(tokens: int) -> Iterator[dict[str, int]]:
-    if tokens <= 128:
+    if tokens <= 16:
+        yield from _product(rows=(64, 128), pairs=(16,), stages=(3, 4), registers=(0, 96))
+    elif tokens <= 128:
+        yield from _product(rows=(128,), pairs=(16, 32), stages=(3, 4), registers=(0, 96))
+    elif tokens <= 1024:
         yield from _product(
-            rows=(64, 128), pairs=(16, 32), warps=(4,), stages=(2, 3), unroll=(1, 3)
+            rows=(128,), pairs=(32, 64), stages=(3,), masked=(1,), registers=(0, 168)
         )
     else:
-        pairs = (64,) if tokens <= 512 else (128, 256)
-        yield from _product(
-            rows=(128,), pairs=pairs, warps=(4, 8), stages=(3, 4), unroll=(1,), scaled=(1,)
-        )
+        yield from _product(rows=(128,), pairs=(64, 128), stages=(3,), masked=(0, 1))
+        yield from _product(rows=(256,), pairs=(128,), warps=(8,), stages=(3,), masked=(0, 1))
