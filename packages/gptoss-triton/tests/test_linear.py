@@ -20,14 +20,6 @@ def test_linear_equals_torch(place, tokens, columns):
     place.close(out, expected + bias.double())
 
 
-@pytest.mark.parametrize("form", [1, 2])
-def test_whole_rows_at_once_equal_torch(place, form):
-    x, weight, bias = place.random(1, 208), place.random(101, 208), place.random(101)
-    out = place.poisoned(1, 101)
-    linear(x, weight, bias, out, launch=Launch(rows=4, pairs=1, form=form))
-    place.close(out, x.double() @ weight.double().T + bias.double())
-
-
 def test_tiles_of_tokens_do_not_change_a_row(place):
     x, weight = place.random(21, 96), place.random(40, 96)
     launch = Launch(rows=16, pairs=8, columns=64)

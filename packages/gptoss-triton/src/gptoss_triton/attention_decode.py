@@ -232,8 +232,8 @@ def _attention_decode(
     queries = token + kv_head * (GROUP * D)
     new_key = token + (GROUP * KV_HEADS + kv_head) * D
     new_value = new_key + KV_HEADS * D
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     position = tl.load(positions + row)
     pages_of = table + tl.load(sequences + row).to(tl.int64) * table_length
     first_key = 0

@@ -105,8 +105,8 @@ def _attention_prefill(
     kv_head = tl.program_id(0) % kv_heads
     # The last tiles of a chunk see most keys: start them first.
     tile = tl.num_programs(0) // kv_heads - 1 - tl.program_id(0) // kv_heads
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     sequence = tl.load(tile_sequence + tile).to(tl.int64)
     first_token = tl.load(tile_token + tile)
     count = tl.load(tile_count + tile)

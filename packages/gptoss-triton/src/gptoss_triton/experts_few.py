@@ -252,8 +252,8 @@ def _few(
     scales += (share * 2 + lane % 4 // 2) * ROWS_TOTAL + strip * 16 + lane // 4
     x += (pair // DIV).to(tl.int64) * COLUMNS + share * 256 + lane // 4 * 32 + lane % 4 * 2
     runs = COLUMNS // 32 - share * 8
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     expert = tl.load(experts + pair).to(tl.int64)
     if expert < 0:  # an unused row of the batch
         return

@@ -163,8 +163,8 @@ def _grouped(
     """
     row_tile = tl.program_id(0) % row_tiles
     tile = tl.program_id(0) // row_tiles
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     tiles = tl.load(num_tiles)
     expert = tl.load(tile_expert + tile).to(tl.int64)
     slot = tl.load(tile_start + tile) + tl.arange(0, PAIRS)

@@ -23,8 +23,8 @@ STAGES = 4  # batches described on the host at once; a step is at most two ahead
 
 
 def buckets_up_to(largest: int) -> list[int]:
-    """Batch sizes worth a graph: 1, 2, 4, then ever wider steps."""
-    sizes = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256]
+    """Batch sizes worth a graph: 1, 2, 4, 6, 8, then ever wider steps."""
+    sizes = [1, 2, 4, 6, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256]
     while sizes[-1] < largest:
         sizes.append(sizes[-1] + 64)
     return [size for size in sizes if size < largest] + [largest]

@@ -18,7 +18,6 @@ class Launch:
         columns: input columns a loop step reads, where the kernel leaves that open.
         splits: programs that share the input columns of one result.
         masked: do not read the inputs of a tile's unused columns; pays where tiles are large.
-        form: which of an operation's kernels runs; 0 is the oldest.
         warps: warps a program.
         stages: loads in flight a program.
         registers: most registers a thread may take, for more programs a multiprocessor; 0: any.
@@ -30,7 +29,6 @@ class Launch:
     columns: int = 64
     splits: int = 1
     masked: bool = False
-    form: int = 0
     warps: int = 4
     stages: int = 3
     registers: int = 0

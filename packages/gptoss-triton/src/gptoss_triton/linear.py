@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Dense products for a few tokens: y = W x + b, limited by reading W once.
 
-One token multiplies and adds in registers (`_gemv`); a few tokens are the right operand of the
+One token multiplies and adds in registers (`_vector`); a few tokens are the right operand of the
 tensor core, the weights the left one (`_skinny`). Many tokens are a matter for the vendor's GEMM,
 which `model` calls.
 
@@ -22,7 +22,7 @@ from gptoss_triton.quick import quick
 
 @quick
 @triton.jit
-def _gemv(
+def _vector(
     x,
     weight,
     bias,
@@ -31,61 +31,18 @@ def _gemv(
     columns,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    EVEN: tl.constexpr,
-    BIAS: tl.constexpr,
-    STAGES: tl.constexpr,
-    PDL: tl.constexpr,
-):
-    """A tile of rows times one vector."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    safe_row = tl.minimum(row, rows_total - 1).to(tl.int64)
-    base = weight + safe_row[:, None] * columns
-    column = tl.arange(0, COLUMNS)
-    wait_previous(PDL)
-    release_next(PDL)
-    acc = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for first in tl.range(0, columns, COLUMNS, num_stages=STAGES):
-        if EVEN:
-            part = tl.load(x + first + column).to(tl.float32)
-            tile = tl.load(base + first + column[None, :])
-        else:
-            inside = first + column < columns
-            part = tl.load(x + first + column, mask=inside, other=0.0).to(tl.float32)
-            tile = tl.load(base + first + column[None, :], mask=inside[None, :], other=0.0)
-        acc += tile.to(tl.float32) * part[None, :]
-    result = tl.sum(acc, 1)
-    if BIAS:
-        result += tl.load(bias + safe_row).to(tl.float32)
-    tl.store(out + row, result.to(out.dtype.element_ty), mask=row < rows_total)
-
-
-@quick
-@triton.jit
-def _whole(
-    x,
-    weight,
-    bias,
-    out,
-    rows_total,
-    columns,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    EARLY: tl.constexpr,
     BIAS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """The same with all columns of the rows asked for at once, if EARLY before `x` is there."""
+    """Some rows times one vector; all their weights are asked for at once, before `x` is there."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     safe_row = tl.minimum(row, rows_total - 1).to(tl.int64)
     column = tl.arange(0, COLUMNS)
     inside = column < columns
     place = weight + safe_row[:, None] * columns + column[None, :]
-    release_next(PDL)  # ahead of the loads, or it would come after what uses them
-    if not EARLY:
-        wait_previous(PDL)
+    release_next(PDL)
     tile = tl.load(place, mask=inside[None, :], other=0.0)
-    if EARLY:
-        wait_previous(PDL)
+    wait_previous(PDL)
     part = tl.load(x + column, mask=inside, other=0.0).to(tl.float32)
     result = tl.sum(tile.to(tl.float32) * part[None, :], 1)
     if BIAS:
@@ -118,8 +75,8 @@ def _skinny(
     column = tl.arange(0, COLUMNS)
     base = weight + safe_row[:, None] * columns
     x_base = x + token[None, :].to(tl.int64) * columns + column[:, None]
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     acc = tl.zeros((ROWS, TOKENS), tl.float32)
     for first in tl.range(0, columns, COLUMNS, num_stages=STAGES):
         live = (token < tokens)[None, :]
@@ -146,26 +103,27 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, *, launc
         bias: (R,) or None.
         out: (T, R), written in its dtype.
         launch: `rows`, `columns`, and `pairs` tokens a tile; 1 selects the vector form, where T
-            must be 1; `form` 1 or 2 then takes all columns at once, 2 before `x` is there.
+            must be 1 and a program takes all columns.
     """
     tokens, columns = x.shape
     rows = weight.shape[0]
     row_tiles = cdiv(rows, launch.rows)
     shared = {"ROWS": launch.rows, "BIAS": bias is not None, **launch.plain(x.device)}
-    bias = weight if bias is None else bias
-    if launch.form:
-        wide, early = power_of_two(columns), launch.form == 2
-        _whole[(row_tiles,)](
-            x, weight, bias, out, rows, columns, COLUMNS=wide, EARLY=early, **shared
-        )
-        return
-    shared["COLUMNS"], shared["STAGES"] = launch.columns, launch.stages
-    shared["EVEN"] = columns % launch.columns == 0
+    operands = (x, weight, weight if bias is None else bias, out)
     if launch.pairs == 1:
-        _gemv[(row_tiles,)](x, weight, bias, out, rows, columns, **shared)
-    else:
-        grid = (row_tiles, cdiv(tokens, launch.pairs))
-        _skinny[grid](x, weight, bias, out, tokens, rows, columns, TOKENS=launch.pairs, **shared)
+        _vector[(row_tiles,)](*operands, rows, columns, COLUMNS=power_of_two(columns), **shared)
+        return
+    _skinny[(row_tiles, cdiv(tokens, launch.pairs))](
+        *operands,
+        tokens,
+        rows,
+        columns,
+        TOKENS=launch.pairs,
+        COLUMNS=launch.columns,
+        EVEN=columns % launch.columns == 0,
+        STAGES=launch.stages,
+        **shared,
+    )
 
 
 def linear_many(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:

@@ -52,8 +52,8 @@ def _residual_norm(
     scale = tl.load(gain + column, mask=inside, other=0.0).to(tl.float32)
     if SHIFT:
         bias = tl.load(shift + column, mask=inside, other=0.0).to(tl.float32)
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     value = tl.load(x + token * width + column, mask=inside, other=0.0)
     for part in tl.static_range(PARTS):
         place = (token * PARTS + part) * width + column
@@ -112,8 +112,8 @@ def _embed(tokens, rows, table, x, width, WIDTH: tl.constexpr, PDL: tl.constexpr
     """One token a program."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, WIDTH)
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     token = tl.maximum(tl.load(tokens + tl.load(rows + row)), 0).to(tl.int64)
     value = tl.load(table + token * width + column, mask=column < width, other=0.0)
     tl.store(x + row * width + column, value.to(tl.float32), mask=column < width)

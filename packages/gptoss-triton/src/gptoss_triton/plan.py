@@ -91,8 +91,8 @@ def _plan(
     """One expert a program: count all, then place its own pairs in their order."""
     mine = tl.program_id(0)
     pairs = tokens * TOP
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     count = tl.zeros((EXPERTS_PADDED,), tl.int32)
     for first in range(0, pairs, BLOCK):
         pair = first + tl.arange(0, BLOCK)

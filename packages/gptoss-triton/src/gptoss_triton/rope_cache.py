@@ -41,8 +41,8 @@ def _rope_cache(
 ):
     """One token a program."""
     token = tl.program_id(0)
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     position = tl.load(positions + token)
     if position < 0:
         return

@@ -107,8 +107,8 @@ def _router_few(
     scale = tl.load(gain + column, mask=inside, other=0.0).to(tl.float32)
     offset = tl.load(y_bias + column, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(bias + expert, mask=known, other=0.0).to(tl.float32)
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     value = tl.load(x + token * width + column, mask=inside, other=0.0)
     value += tl.load(y + token * width + column, mask=inside, other=0.0).to(tl.float32)
     value += offset
@@ -223,8 +223,8 @@ def _router_many(
     live = token < tokens
     column = tl.arange(0, COLUMNS)
     expert = tl.arange(0, EXPERTS)
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     acc = tl.zeros((TOKENS, EXPERTS), tl.float32)
     share = (width + SPLITS * COLUMNS - 1) // (SPLITS * COLUMNS) * COLUMNS
     begin = tl.program_id(1) * share

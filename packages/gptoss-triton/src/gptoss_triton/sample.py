@@ -132,8 +132,8 @@ def _draw(
     line = tl.program_id(0)
     chunk = tl.program_id(1)
     chunks = tl.num_programs(1)
-    wait_previous(PDL)
     release_next(PDL)
+    wait_previous(PDL)
     row = tl.load(rows + line).to(tl.int64)
     token = chunk * SIZE + tl.arange(0, SIZE)
     inside = token < vocabulary

@@ -201,7 +201,7 @@ def _product(**choices: tuple[int, ...]) -> Iterator[dict[str, int]]:
 
 
 def _linear_candidates() -> Iterator[dict[str, int]]:
-    yield from _product(rows=(4, 8, 16), columns=(256, 512), warps=(4,), stages=(3, 4), pairs=(1,))
+    yield from _product(rows=(2, 4, 8, 16), warps=(2, 4, 8), pairs=(1,))
 
 
 def _few_candidates() -> Iterator[dict[str, int]]:
