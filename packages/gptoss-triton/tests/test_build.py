@@ -1,11 +1,14 @@
+import gc
+
 import pytest
 import torch
 
 from gptoss_harmony.checkpoint import Checkpoint
 from gptoss_harmony.errors import CheckpointError
 from gptoss_harmony.random_checkpoint import random_checkpoint, tiny_config
-from gptoss_triton.build import check_device
+from gptoss_triton.build import build_machine, check_device
 from gptoss_triton.errors import UnsupportedGpu
+from gptoss_triton.options import TritonOptions
 from gptoss_triton.weights import RandomSource, build_weights, load_weights
 
 
@@ -55,3 +58,18 @@ def test_both_mxfp4_layouts_give_the_same_bytes(tmp_path):
         assert torch.equal(first.up.blocks, second.up.blocks)
         assert torch.equal(first.down.scales, second.down.scales)
         assert torch.equal(first.qkv_weight, second.qkv_weight)
+
+
+def test_freeing_leaves_no_view_of_weights_or_pages(tmp_path):
+    config = tiny_config(vocab_size=64)
+    checkpoint = Checkpoint.open(random_checkpoint(tmp_path / "tiny", config))
+    options = TritonOptions(max_batch=2, step_tokens=16, context=64)
+    machine = build_machine(checkpoint, torch.device("cpu"), options)
+    model = machine.runner.model
+    held = {
+        tensor.untyped_storage().data_ptr()
+        for tensor in (model.cache.full, model.cache.windowed, model.weights.layers[0].up.blocks)
+    }
+    machine.free()
+    tensors = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor]
+    assert held.isdisjoint(tensor.untyped_storage().data_ptr() for tensor in tensors)

@@ -6,6 +6,7 @@ layer by more than all rounding together. Then answers may differ only where the
 tokens were closer than bf16 can tell.
 """
 
+import json
 import random
 import sys
 from contextlib import closing, contextmanager
@@ -310,3 +311,22 @@ def test_three_turns_with_dropped_analysis_answer_as_uncached(nano):
             tokens_of(outputs), Role.ASSISTANT
         )
         say(f"{len(prompt.tokens)} tokens, {answer.cached_tokens} of them cached")
+
+
+def test_a_checkpoint_is_measured_and_its_memory_comes_back(checkpoint, capsys):
+    import argparse
+
+    from gptoss_triton.bench import command
+
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    sizes = ["--batch", "1", "--context", "100", "--prompt", "200", "--requests", "2"]
+    torch.cuda.empty_cache()
+    before = torch.cuda.mem_get_info()[0]
+    assert command.run(parser.parse_args(["--checkpoint", str(checkpoint), "--json", *sizes])) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["open_s"] > 0
+    assert report["plain_read_s"] > 0
+    assert [row["what"] for row in report["rows"]] == ["decode", "prefill", "mix"]
+    torch.cuda.empty_cache()
+    assert before - torch.cuda.mem_get_info()[0] < 1 << 30

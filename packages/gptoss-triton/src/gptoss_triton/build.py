@@ -68,13 +68,8 @@ class Machine:
 
     def free(self) -> None:
         """Give the GPU's memory back."""
-        model = self.runner.model
-        empty = model.cache.full.new_empty(0)
-        model.cache = PagedCache(full=empty, windowed=empty, config=self.config)
-        model.weights = ModelWeights(
-            config=self.config, embedding=empty, layers=(), norm=empty, unembedding=empty
-        )
         self.runner.close()
+        self.runner.model.forget()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

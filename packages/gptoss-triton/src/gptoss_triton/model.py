@@ -162,6 +162,15 @@ class Model:
             device=self.device,
         )
 
+    def forget(self) -> None:
+        """Drop weights and pages; the model is useless afterwards."""
+        empty = self.cache.full.new_empty(0)
+        self._pages.clear()
+        self.cache = PagedCache(full=empty, windowed=empty, config=self.config)
+        self.weights = ModelWeights(
+            config=self.config, embedding=empty, layers=(), norm=empty, unembedding=empty
+        )
+
     def forward(self, batch: Batch) -> Tensor:
         """Run the batch, write its keys and values to the cache.
 

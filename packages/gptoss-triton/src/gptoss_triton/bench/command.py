@@ -94,15 +94,16 @@ def _ours(
 ) -> tuple[list[Row], list[str]]:
     """Open the engine, measure, close it; completes the report's head."""
     options = TritonOptions(device=args.device, prefix_reuse=False)
-    with torch.inference_mode(), torch.cuda.device(device):
+    with torch.cuda.device(device):
         rates = measure_rates(device)
         torch.cuda.empty_cache()
         start = time.perf_counter()
-        machine = build_machine(source, device, options)
+        machine = build_machine(source, device, options)  # its threads know no inference mode
         torch.cuda.synchronize()
         report["open_s"] = time.perf_counter() - start
         _say(str(machine.memory))
-        rows, left_out = _rows(args, Bench(machine, rates))
+        with torch.inference_mode():
+            rows, left_out = _rows(args, Bench(machine, rates))
     if args.requests:
         with closing(TritonEngine(machine)) as engine:
             mix(engine, min(8, args.requests), seed=1)  # compiles and captures
