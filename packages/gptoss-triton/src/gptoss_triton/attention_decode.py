@@ -316,15 +316,9 @@ def attention_decode(
     splits = launch.splits
     if window is not None:
         splits = min(splits, cdiv(window, PAGE.value) + 1)
+    operands = (qkv, *cache, table, sequences, positions, *tables, sinks, out)
     _attention_decode[(batch * kv_heads, splits)](
-        qkv,
-        *cache,
-        table,
-        sequences,
-        positions,
-        *tables,
-        sinks,
-        out,
+        *operands,
         scratch.out,
         scratch.peak,
         scratch.total,
