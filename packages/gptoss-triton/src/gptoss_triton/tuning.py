@@ -1,8 +1,8 @@
 """Which tile sizes each kernel runs with: a table by operation, card and number of tokens.
 
 `tuning.json` holds what `gptoss bench tune` measured. A row says up to how many tokens it applies;
-a card without rows of its own takes those of the newest card that is not newer than it, which is a
-correct choice though not a measured one (`Tuning.measured` tells).
+a card without rows of its own takes those of the newest card that is not newer than it and has no
+more shared memory, which is a correct choice though not a measured one (`Tuning.measured` tells).
 
     tuning = Tuning.for_device(torch.device("cuda"))
     tuning.launch("experts_up", tokens=1)
@@ -21,8 +21,10 @@ import torch
 from gptoss_triton.errors import UnsupportedGpu
 from gptoss_triton.launch import Launch
 
-OLDEST = 80  # Ampere: bf16 tensor cores and asynchronous copies
+OLDEST = 80  # Ampere: tensor-core tiles of 16 columns and asynchronous copies
+MEASURED = (90,)  # the other rows are made smaller by reasoning
 PDL_SINCE = 90  # Hopper
+SMALL_SINCE = 120  # consumer Blackwell: 99 KiB of shared memory, where sm_90's rows take up to 128
 EVERY = 1 << 30  # tokens: more than any batch has
 DENSE = ("linear", "linear_out", "unembed")
 FIXED_AT = 512  # tokens whose tile sizes serve any number in the fixed table
@@ -73,13 +75,15 @@ class Tuning:
             )
         tables = json.loads(files("gptoss_triton").joinpath("tuning.json").read_text())["cards"]
         known = sorted(int(name) for name in tables)
-        nearest = max((name for name in known if name <= capability), default=known[0])
+        # The rows of sm_80 also fit the 99 KiB of sm_86 and sm_89.
+        like = OLDEST if capability >= SMALL_SINCE else capability
+        nearest = max((name for name in known if name <= like), default=known[0])
         pdl = capability >= PDL_SINCE
         rows = {
             operation: [Row(int(line["tokens"]), read_launch(line, pdl=pdl)) for line in lines]
             for operation, lines in tables[str(nearest)].items()
         }
-        return cls(capability=capability, rows=rows, measured=nearest == capability)
+        return cls(capability=capability, rows=rows, measured=capability in MEASURED)
 
     def fixed(self) -> Tuning:
         """The same card with one form and one tile size for any number of tokens.
