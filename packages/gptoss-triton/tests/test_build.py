@@ -45,6 +45,25 @@ def test_scales_that_cannot_be_decoded_are_named(scale, message):
         build_weights(config, read, dtype=torch.float32, origin="here")
 
 
+@pytest.mark.parametrize(
+    "name", ["block.1.mlp.mlp2_bias", "block.0.attn.sinks", "unembedding.weight"]
+)
+def test_values_that_float16_cannot_hold_are_named(name):
+    config = tiny_config(vocab_size=64)
+    source = RandomSource(config, torch.device("cpu"))
+
+    def read(names):
+        tensors = source(names)
+        for found, tensor in zip(names, tensors, strict=True):
+            if found == name:
+                tensor.view(-1)[3] = 70_000.0
+        return tensors
+
+    build_weights(config, read, dtype=torch.float32, origin="here")
+    with pytest.raises(CheckpointError, match=rf"here: {name}.*torch\.float16"):
+        build_weights(config, read, dtype=torch.float16, origin="here")
+
+
 def test_both_mxfp4_layouts_give_the_same_bytes(tmp_path):
     config = tiny_config(vocab_size=64)
     loaded = [

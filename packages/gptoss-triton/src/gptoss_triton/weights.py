@@ -127,7 +127,8 @@ def build_weights(
             names = [f"{prefix}mlp.{name}_{part}" for part in _PACKED]
             blocks, scales, bias = read(names)
             _check_scales(f"{origin}: {names[1]}", scales)
-            packed.append(pack_matrix(blocks, scales, bias, fused=name == "mlp1", dtype=dtype))
+            bias = _narrow(f"{origin}: {names[2]}", bias, dtype)
+            packed.append(pack_matrix(blocks, scales, bias, fused=name == "mlp1"))
         fields = {
             field: _narrow(f"{origin}: {prefix}{name}", tensor, dtype)
             for (field, name), tensor in zip(_DENSE.items(), dense, strict=True)
@@ -184,17 +185,14 @@ def _check_scales(name: str, scales: Tensor) -> None:
         )
 
 
-def pack_matrix(
-    blocks: Tensor, scales: Tensor, bias: Tensor, *, fused: bool, dtype: torch.dtype
-) -> PackedMatrix:
+def pack_matrix(blocks: Tensor, scales: Tensor, bias: Tensor, *, fused: bool) -> PackedMatrix:
     """Reorder one layer's experts from checkpoint order, a few experts at a time.
 
     Args:
         blocks: (E, R, K/32, 16) uint8.
         scales: (E, R, K/32) uint8.
-        bias: (E, R).
+        bias: (E, R) in the kernels' dtype.
         fused: rows alternate gate and up.
-        dtype: of the bias.
     """
     experts, rows, groups, _ = blocks.shape
     panels = math.ceil(groups / 2)
@@ -210,7 +208,7 @@ def pack_matrix(
         to_blocks[part], to_scales[part] = pack_panels(*pair)
     bias = interleave_gate_up(bias) if fused else bias
     return PackedMatrix(
-        blocks=to_blocks, scales=to_scales, bias=bias.to(dtype).contiguous(), columns=groups * 32
+        blocks=to_blocks, scales=to_scales, bias=bias.contiguous(), columns=groups * 32
     )
 
 
