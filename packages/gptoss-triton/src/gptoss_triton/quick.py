@@ -31,8 +31,10 @@ NUMBERS = frozenset((int, float, bool))  # arguments that are passed as they are
 class Quick:
     """A kernel that remembers what it was compiled to.
 
-    The first argument must be a tensor, compile-time arguments come last and by name. Triton's
-    hooks around launches, which profilers set, are called for the first launch of a kind alone.
+    The first argument must be a tensor, compile-time arguments come last and by name, and an
+    argument is of one type in all launches (1, 1.0 and True are one key). The device of the tensors
+    must be the current one. Triton's hooks around launches, which profilers set, are called for
+    the first launch of a kind alone.
 
     Args:
         kernel: what `triton.jit` returned.
@@ -43,7 +45,7 @@ class Quick:
         constants = [parameter.is_constexpr for parameter in kernel.params]
         assert constants == sorted(constants)  # so that `_launch` can append them
         self._constants = (None,) * sum(constants)  # the compiled kernel ignores these
-        self._known: dict[tuple[Any, ...], tuple[Any, Any, Any]] = {}
+        self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self._stream: Callable[[int], int] | None = None
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
@@ -67,10 +69,13 @@ class Quick:
         known = self._known.get(key)
         if known is None or self._stream is None:
             compiled = self.kernel[grid](*args, **options)
-            self._known[key] = compiled.run, compiled.function, compiled.packed_metadata
+            # The compiled kernel itself too: its module is unloaded with it.
+            self._known[key] = (
+                compiled.run, compiled.function, compiled.packed_metadata, compiled
+            )  # fmt: skip
             self._stream = driver.active.get_current_stream
             return
-        run, function, metadata = known
+        run, function, metadata, _ = known
         x, y, z = (*grid, 1, 1)[:3]
         run(
             x, y, z, self._stream(device), function, metadata, None, None, None,
