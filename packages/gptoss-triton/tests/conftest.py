@@ -15,7 +15,9 @@ class Place:
     """Where a kernel test runs, and how exact it can be there."""
 
     device: torch.device
-    dtype: torch.dtype  # of operands; the interpreter's bf16 products are wrong, so float32 there
+    dtype: (
+        torch.dtype
+    )  # of operands; float32 in the interpreter, where only mistakes make a difference
     tolerance: float
 
     def random(self, *shape, scale=1.0, dtype=None):

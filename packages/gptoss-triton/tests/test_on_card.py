@@ -3,7 +3,7 @@
 The shapes are those of gpt-oss-20b with few layers, the weights random, and every token is routed
 to the same experts: random routers make near ties everywhere, and one flipped expert changes a
 layer by more than all rounding together. Then answers may differ only where the two likeliest
-tokens were closer than bf16 can tell.
+tokens were closer than float16 can tell.
 """
 
 import json

@@ -4,13 +4,13 @@
     h = swiglu(W1[e] x + b1[e]);   y = gate * (W2[e] h + b2[e])      for every (token, choice) pair
 
 A vector would fill one column of a tensor-core tile and leave the others empty, so here the eight
-columns hold eight *runs* of 32 inputs. A warp takes four panels (a quad)
-of a strip of 16 rows: 256 input columns, which are eight runs, each with scales of its own. Column
-n of the right operand is run n; that costs a lane four words a quad. All columns are multiplied by
-the weights of every run, but only the column of that very run means anything: lane l holds the sums
-of rows l/4 and l/4 + 8 in columns 2 (l mod 4) and the next, that is of both runs of panel l mod 4,
-and takes them when that panel's turn comes. So a lane applies the scales of one panel, and the four
-lanes of a row are added once, at the end.
+columns hold eight *runs* of 32 inputs. A warp takes four panels (a quad) of a strip of 16 rows: 256
+input columns, which are eight runs, each with scales of its own. Column n of the right operand is
+run n; that costs a lane four words a quad. All columns are multiplied by the weights of every run,
+but only the column of that very run means anything: lane l holds the sums of rows l/4 and l/4 + 8
+in columns 2 (l mod 4) and the next, that is of both runs of panel l mod 4, and takes them when that
+panel's turn comes. So a lane applies the scales of one panel, and the four lanes of a row are added
+once, at the end.
 
 Inside the loop nothing is exchanged: no shared memory, no barrier. The warps of a program that
 share a strip's columns meet once. For 1,024 weights a warp needs about 58 instructions (a tile with

@@ -219,6 +219,7 @@ def experts_grouped(
         launch: `rows`, `pairs`, `masked`; `registers` other than 0 also keeps the need for them
             small.
     """
+    assert plan.tile == launch.pairs  # else pairs of a tile would be left out
     pairs, panels, rows = gates.numel(), matrix.blocks.shape[1], matrix.bias.shape[1]
     row_tiles = cdiv(rows, launch.rows)
     _grouped[(row_tiles * plan.tiles_for(pairs),)](

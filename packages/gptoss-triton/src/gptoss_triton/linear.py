@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
-"""Dense products for a few tokens: y = W x + b, limited by reading W once.
+"""Dense products: y = W x + b.
 
-One token multiplies and adds in registers (`_vector`); a few tokens are the right operand of the
-tensor core, the weights the left one (`_skinny`). Many tokens are a matter for the vendor's GEMM,
-which `model` calls.
+One token multiplies and adds in registers (`_vector`). More of them go to the vendor's GEMM
+(`linear_many`), or, where a row must not depend on what stands beside it, to tiles of the tensor
+core with the weights as the left operand (`_skinny`): the GEMM picks its algorithm by their number.
 
 Dimensions: T tokens, R weight rows, K columns.
 """
@@ -95,7 +95,7 @@ def _skinny(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, *, launch: Launch) -> None:
-    """Multiply tokens by a dense matrix; fastest where they fit one tile.
+    """Multiply tokens by a dense matrix in our own kernels.
 
     Args:
         x: (T, K), in the dtype of `weight`.

@@ -121,7 +121,6 @@ class Model:
     ) -> None:
         self.weights, self.cache, self.tuning = weights, cache, tuning
         self.config, self.device, self.dtype = weights.config, weights.device, weights.dtype
-        self.max_tokens = max_tokens
         self.trace: list[Tensor] | None = None  # a list collects each layer's chosen experts
         positions = torch.arange(self.config.max_context_length, device=self.device)
         self.rope = rope_tables(self.config, positions)
@@ -267,11 +266,11 @@ class Model:
 
     def _experts(self, layer: LayerWeights, work: Work, chosen: Tensor, gates: Tensor) -> None:
         """Run the chosen experts, `work.states` to `work.parts`."""
-        form = "_few" if work.direct else ""
-        up, down = work.launch["experts_up" + form], work.launch["experts_down" + form]
+        kind = "_few" if work.few_experts else ""
+        up, down = work.launch["experts_up" + kind], work.launch["experts_down" + kind]
         states, hidden, parts = work.states, work.hidden, work.parts
         limit = self.config.swiglu_limit
-        if work.direct:
+        if work.few_experts:
             experts_few(states, layer.up, chosen, gates, hidden, swiglu=limit, launch=up)
             experts_few(hidden, layer.down, chosen, gates, parts, swiglu=None, launch=down)
             return
@@ -289,7 +288,7 @@ class Model:
             The residual stream and the spare buffer, (T, N) each.
         """
         top = self.config.experts_per_token
-        if work.few:
+        if work.few_router:
             router_few(
                 x, work.y, layer.out_bias, layer.mlp_norm, layer.gate_weight, layer.gate_bias,
                 positions, total=spare, normed=work.states, scratch=self._router_scratch,

@@ -3,8 +3,8 @@
 
     x = x + sum(parts) + shift;   out = x / rms(x) * gain
 
-The stream is float32: 48 additions rounded to bf16 would cost more accuracy than all bf16
-operands of the model together.
+The stream is float32: two additions a layer, rounded to 16 bits, would cost more accuracy than all
+operands of the model together, and it grows beyond 65,504, where float16 ends.
 
 Dimensions: T tokens, N model width, C parts to add (0, 1, or one per chosen expert).
 """

@@ -6,8 +6,8 @@ another, and none adds to a counter that others add to.
 
 Dimensions: Q pairs, E experts.
 
-    plan = Plan.empty(max_pairs=1024, experts=32, tile=16, device="cuda")
-    make_plan(chosen, plan)          # chosen: (Q,) int32
+    plan = Plan.empty(pairs=1024, experts=32, tile=16, device=torch.device("cuda"))
+    make_plan(chosen, plan, launch=Launch(columns=1024))    # chosen: (Q,) int32
     plan.order[plan.tile_start[t] : plan.tile_stop[t]]   # the pairs of tile t, all of one expert
 """
 
@@ -49,12 +49,12 @@ class Plan:
 
     def tiles_for(self, pairs: int) -> int:
         """Tiles that so many pairs can need at most."""
-        return min(pairs, self.experts + pairs // self.tile)
+        return _most_tiles(pairs, self.experts, self.tile)
 
     @classmethod
     def empty(cls, *, pairs: int, experts: int, tile: int, device: torch.device) -> Plan:
         """Room for the plan of `pairs` pairs."""
-        tiles = min(pairs, experts + pairs // tile)
+        tiles = _most_tiles(pairs, experts, tile)
 
         def ints(size: int) -> Tensor:
             return torch.zeros(size, dtype=torch.int32, device=device)
@@ -68,6 +68,11 @@ class Plan:
             experts=experts,
             tile=tile,
         )
+
+
+def _most_tiles(pairs: int, experts: int, tile: int) -> int:
+    """Every expert may leave one tile that is not full."""
+    return min(pairs, experts + pairs // tile)
 
 
 @quick
@@ -129,7 +134,7 @@ def make_plan(chosen: Tensor, plan: Plan, *, launch: Launch) -> None:
     """Fill `plan` for the pairs' experts.
 
     Args:
-        chosen: (Q,) int32 expert of each pair.
+        chosen: (Q,) int32 expert of each pair; negative ones are left out.
         plan: made for at least Q pairs.
         launch: `columns` pairs that a program reads a step; warps and PDL.
     """

@@ -5,7 +5,7 @@
 
 A few tokens spread the experts over programs (the last one to finish a token picks its winners);
 many tokens take tiles through the tensor core from states that are normed already. Both round the
-normed state to bf16 first, so that they choose alike.
+normed state to the weights' dtype first, so that they choose alike.
 
 Dimensions: T tokens, N model width, E experts, K chosen per token.
 """

@@ -28,8 +28,8 @@ class Work:
     Attributes:
         launch: tile sizes by operation, for T tokens.
         decode: the same for B decode rows.
-        direct: the experts run pair by pair.
-        few: the router runs in its form for a few tokens.
+        few_experts: the experts run pair by pair, see `experts_few`.
+        few_router: the router runs in its form for a few tokens.
         x: (T, N) float32, the residual stream.
         spare: another, if the router needs one; it and `x` swap places in every layer.
         normed: (T, N), what attention reads.
@@ -45,8 +45,8 @@ class Work:
 
     launch: Mapping[str, Launch]
     decode: Mapping[str, Launch]
-    direct: bool
-    few: bool
+    few_experts: bool
+    few_router: bool
     x: Tensor
     spare: Tensor
     normed: Tensor
@@ -81,8 +81,8 @@ class Work:
             dtype: of the weights that are not packed.
         """
         width, pairs = config.hidden_size, tokens * config.experts_per_token
-        direct = tokens <= tuning.limit("experts_up_few")
-        few = tokens <= tuning.limit("router_few")
+        few_experts = tokens <= tuning.limit("experts_up_few")
+        few_router = tokens <= tuning.limit("router_few")
         launch = tuning.at(tokens)
 
         def room(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
@@ -92,10 +92,10 @@ class Work:
         return cls(
             launch=launch,
             decode=tuning.at(decode),
-            direct=direct,
-            few=few,
+            few_experts=few_experts,
+            few_router=few_router,
             x=x,
-            spare=torch.empty_like(x) if few else x,
+            spare=torch.empty_like(x) if few_router else x,
             normed=room(tokens, width),
             qkv=room(tokens, config.qkv_size),
             heads=room(tokens, config.num_attention_heads * config.head_dim),

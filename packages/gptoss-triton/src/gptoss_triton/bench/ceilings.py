@@ -68,7 +68,7 @@ def _copy_seconds(device: torch.device) -> float:
 
 
 def expert_bytes(config: ModelConfig) -> float:
-    """Both matrices of one expert: 4.25 bits a weight, and bf16 biases."""
+    """Both matrices of one expert: 4.25 bits a weight, and biases of 16."""
     weights = 3 * config.hidden_size * config.intermediate_size
     return weights * 17 / 32 + 2 * (2 * config.intermediate_size + config.hidden_size)
 
