@@ -3,13 +3,12 @@
 A step of one token a sequence is 170 small kernels; launching them one by one costs more time than
 they run. A graph is captured the first time a batch size is needed (a few tenths of a second) and
 replayed from then on. Sizes are rounded up to a bucket; unused rows have position -1, and kernels
-skip them. The graphs share one memory pool, since only one runs at a time.
+skip them. The graphs share one memory pool and one place for logits, since only one runs at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,14 +29,6 @@ def buckets_up_to(largest: int) -> list[int]:
     return [size for size in sizes if size < largest] + [largest]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Captured:
-    """A graph and where it leaves its logits."""
-
-    graph: torch.cuda.CUDAGraph
-    logits: Tensor
-
-
 class DecodeGraphs:
     """Runs decode steps; call everything from one thread, on one stream.
 
@@ -51,7 +42,7 @@ class DecodeGraphs:
         self.model, self.slots = model, slots
         self.enabled = enabled and slots.device.type == "cuda"
         self.buckets = buckets_up_to(slots.count)
-        self._captured: dict[int, Captured] = {}
+        self._captured: dict[int, torch.cuda.CUDAGraph] = {}
         self._pool: Any = None  # torch's handle of a memory pool
         largest, device = self.buckets[-1], slots.device
         cuda = device.type == "cuda"
@@ -60,6 +51,8 @@ class DecodeGraphs:
         self._staged = [
             torch.empty((2, largest), dtype=torch.int32, pin_memory=cuda) for _ in range(STAGES)
         ]
+        shape = (largest if self.enabled else 0, model.config.vocab_size)
+        self._logits = torch.empty(shape, dtype=torch.float32, device=device)
         self._turn = 0
 
     def bucket(self, rows: int) -> int:
@@ -79,25 +72,25 @@ class DecodeGraphs:
         staged.copy_(torch.tensor([*rows, *unused], dtype=torch.int32).t())
         self._inputs[:, :size].copy_(staged, non_blocking=True)
         if not self.enabled:
-            return self._run(size)
+            return self._run(size, None)
         if size not in self._captured:
             self._captured[size] = self._capture(size)
-        captured = self._captured[size]
-        captured.graph.replay()
-        return captured.logits
+        self._captured[size].replay()
+        return self._logits[:size]
 
     def close(self) -> None:
-        """Forget all graphs."""
+        """Forget all graphs and what they write to."""
         self._captured.clear()
         self._pool = None
+        self._logits = self._logits.new_empty(0)
 
     @property
     def positions(self) -> Tensor:
         """Of the rows of the step launched last, (largest bucket,) int32."""
         return self._inputs[1]
 
-    def _run(self, size: int) -> Tensor:
-        """One step over the static inputs."""
+    def _run(self, size: int, out: Tensor | None) -> Tensor:
+        """One step over the static inputs; its logits go to `out`, or to new memory."""
         slots, positions = self._inputs[0, :size], self._inputs[1, :size]
         settings = self.slots.draw
         logits = self.model.forward(
@@ -109,13 +102,14 @@ class DecodeGraphs:
                 full_table=self.slots.full_table,
                 window_table=self.slots.window_table,
                 decode=size,
-            )
+            ),
+            out,
         )
         launch = self.model.tuning.launch("draw", size)
         draw(logits, logits, self._rows[:size], slots, positions, settings, launch=launch)
         return logits
 
-    def _capture(self, size: int) -> Captured:
+    def _capture(self, size: int) -> torch.cuda.CUDAGraph:
         """Compile everything by a run without live rows, then record the graph."""
         kept = self._inputs.clone()
         self._inputs[0] = self.slots.spare
@@ -123,12 +117,12 @@ class DecodeGraphs:
         stream = torch.cuda.Stream(self.slots.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._run(size)
+            self._run(size, self._logits[:size])
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            logits = self._run(size)
+            self._run(size, self._logits[:size])
         self._pool = self._pool or graph.pool()
         self._inputs.copy_(kept)
-        return Captured(graph=graph, logits=logits)
+        return graph

@@ -170,13 +170,17 @@ class Model:
             config=self.config, embedding=empty, layers=(), norm=empty, unembedding=empty
         )
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, out: Tensor | None = None) -> Tensor:
         """Run the batch, write its keys and values to the cache.
+
+        Args:
+            batch: of T tokens.
+            out: (n, V) float32 to write to; None takes new memory.
 
         Returns:
             (n, V) float32 logits of the rows in `batch.last`.
         """
-        return self.logits(self.stream(batch), batch.last)
+        return self.logits(self.stream(batch), batch.last, out=out)
 
     def stream(self, batch: Batch) -> Stream:
         """Run the layers alone; `logits` does the rest."""
@@ -207,12 +211,13 @@ class Model:
         assert parts is not None  # every model has a layer
         return Stream(x, parts)
 
-    def logits(self, stream: Stream, rows: Tensor | None) -> Tensor:
+    def logits(self, stream: Stream, rows: Tensor | None, *, out: Tensor | None = None) -> Tensor:
         """The last norm and the unembedding.
 
         Args:
             stream: of a batch of T tokens.
-            rows: (n,) int64 rows of it; None takes all.
+            rows: (n,) int64 rows of it; None takes all, and adds the parts to the stream in place.
+            out: (n, V) float32 to write to; None takes new memory.
 
         Returns:
             (n, V) float32.
@@ -221,14 +226,14 @@ class Model:
         if rows is not None:
             parts = parts.view(tokens, -1, width)[rows].contiguous()
             x = x[rows]
-        out = torch.empty((x.shape[0], width), dtype=self.dtype, device=self.device)
+        normed = torch.empty((x.shape[0], width), dtype=self.dtype, device=self.device)
         launch = self.tuning.launch("norm", tokens)
-        residual_norm(x, parts, self.weights.norm, x, out, launch=launch)
-        logits = torch.empty(
-            (x.shape[0], self.config.vocab_size), dtype=torch.float32, device=self.device
-        )
-        self._linear("unembed", out, self.weights.unembedding, None, logits)
-        return logits
+        residual_norm(x, parts, self.weights.norm, x, normed, launch=launch)
+        if out is None:
+            shape = (x.shape[0], self.config.vocab_size)
+            out = torch.empty(shape, dtype=torch.float32, device=self.device)
+        self._linear("unembed", normed, self.weights.unembedding, None, out)
+        return out
 
     def _linear(
         self, operation: str, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor
