@@ -2,8 +2,18 @@ import pytest
 
 from gptoss_harmony.config import gpt_oss_20b, gpt_oss_120b
 from gptoss_harmony.errors import OutOfMemory, UsageError
-from gptoss_triton.memory import plan_memory, weight_bytes, work_bytes
+from gptoss_triton.attention_decode import parts_of
+from gptoss_triton.memory import (
+    FIXED_PARTS,
+    LONE_PARTS,
+    PARTS,
+    SHARES,
+    plan_memory,
+    weight_bytes,
+    work_bytes,
+)
 from gptoss_triton.options import TritonOptions
+from gptoss_triton.tuning import Tuning
 
 GB = 10**9
 
@@ -26,6 +36,19 @@ def test_a_plan_spends_no_more_than_there_is(capacity):
     # A lone chunk and the windows of a full batch of answers find pages.
     assert plan.window_pages >= plan.step_tokens // 64 + 4
     assert "keys and values" in str(plan)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_what_programs_share_is_planned(capability, fixed):
+    tuning = Tuning.for_capability(capability)
+    tuning = tuning.fixed() if fixed else tuning
+    parts = FIXED_PARTS if fixed else PARTS
+    for batch in (1, 4, 16, 256, 4096):
+        for kind in ("attention_decode", "attention_window"):
+            wanted = max(min(row.tokens, batch) * parts_of(row.launch) for row in tuning.rows[kind])
+            assert wanted <= max(LONE_PARTS, parts * batch)
+    assert max(row.launch.splits for row in tuning.rows["router_many"]) <= SHARES
 
 
 def test_weights_are_the_published_bytes_and_a_little():

@@ -22,6 +22,10 @@ STEP_CHOICES = (8192, 4096, 2048, 1024, 512, 256)
 SLACK = 1.25  # what the allocator's rounding and the vendor's GEMM add to activations
 FIXED_BYTES = 768 << 20  # CUDA context, compiled kernels, GEMM workspace
 GRAPH_BYTES = 24 << 20  # of one captured batch size beside its activations
+PARTS = 2  # of a sequence's keys in a large batch, as the tuning table has them
+FIXED_PARTS = 16  # the same in the fixed table
+LONE_PARTS = 128  # of a whole batch, where it is small
+SHARES = 8  # of the router's columns
 GIB = 1 << 30
 
 
@@ -75,16 +79,23 @@ def weight_bytes(config: ModelConfig) -> int:
     return config.num_hidden_layers * layer + 2 * (2 * config.vocab_size + 1) * width
 
 
-def work_bytes(config: ModelConfig, *, max_batch: int, step_tokens: int) -> int:
+def work_bytes(
+    config: ModelConfig, *, max_batch: int, step_tokens: int, deterministic: bool = False
+) -> int:
     """Everything but weights and pages."""
     width, top = config.hidden_size, config.experts_per_token
     attention = config.num_attention_heads * config.head_dim
     token = 16 * width + 2 * (config.qkv_size + attention)
     token += 2 * top * (config.intermediate_size + 2 * width)
-    logits = 2 * 4 * config.vocab_size * max_batch
+    # Programs that share a result: parts of a sequence's keys, and of the router's columns.
+    parts = FIXED_PARTS if deterministic else PARTS
+    heads = config.num_attention_heads * (config.head_dim + 2)
+    scratch = 4 * heads * max(LONE_PARTS, parts * max_batch)
+    scratch += 4 * config.num_experts * SHARES * step_tokens
+    logits = 2 * 4 * config.vocab_size * max_batch  # of the graphs, and of a step with chunks
     rope = 4 * config.max_context_length * config.head_dim
     graphs = GRAPH_BYTES * (4 + int(math.log2(max_batch)))
-    return int(SLACK * (token * step_tokens + logits)) + rope + graphs + FIXED_BYTES
+    return int(SLACK * (token * step_tokens + logits)) + scratch + rope + graphs + FIXED_BYTES
 
 
 def plan_memory(config: ModelConfig, capacity: int, options: TritonOptions) -> MemoryPlan:
@@ -106,7 +117,10 @@ def plan_memory(config: ModelConfig, capacity: int, options: TritonOptions) -> M
     batch = options.max_batch
     while batch >= 1:
         for step in [step for step in steps if step > batch]:
-            plan = _divide(config, capacity, weights, wanted, batch, step)
+            work = work_bytes(
+                config, max_batch=batch, step_tokens=step, deterministic=options.deterministic
+            )
+            plan = _divide(config, capacity, weights, work, wanted, batch, step)
             if plan is None:
                 continue
             if plan.context >= wanted:
@@ -120,11 +134,10 @@ def plan_memory(config: ModelConfig, capacity: int, options: TritonOptions) -> M
 
 
 def _divide(
-    config: ModelConfig, capacity: int, weights: int, wanted: int, batch: int, step: int
+    config: ModelConfig, capacity: int, weights: int, work: int, wanted: int, batch: int, step: int
 ) -> MemoryPlan | None:
     """The pages that are left with these sizes; None if there are too few to work."""
     full, windowed = page_bytes(config, 2)
-    work = work_bytes(config, max_batch=batch, step_tokens=step)
     left = capacity - weights - work
     blocks = math.ceil(config.sliding_window / PAGE_SIZE) + 2
     least = min(batch, 64) * blocks + math.ceil(step / PAGE_SIZE) + blocks
