@@ -15,8 +15,9 @@ class Launch:
     Attributes:
         rows: weight rows (or queries, or keys) a program owns.
         pairs: tokens or (token, expert) pairs a program owns.
-        columns: input columns a loop step reads, where the kernel leaves that open.
-        splits: programs that share the input columns of one result.
+        columns: input columns (or pairs, or parts to join) a loop step reads, where the kernel
+            leaves that open.
+        splits: programs that share the input columns, or keys, of one result.
         masked: do not read the inputs of a tile's unused columns; pays where tiles are large.
         warps: warps a program.
         stages: loads in flight a program.

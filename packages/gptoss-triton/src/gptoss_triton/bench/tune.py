@@ -2,6 +2,7 @@
 
 Each operation runs on random data of the 20b shapes, several sets in turn so that nothing stays in
 the cache, as a CUDA graph. Candidates that do not compile or do not fit are reported and skipped.
+Both expert products of a step share a plan: in the table, their rows must have the same `pairs`.
 """
 
 from __future__ import annotations
