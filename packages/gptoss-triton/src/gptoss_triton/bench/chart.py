@@ -56,7 +56,7 @@ def draw_chart(rows: Sequence[Row], path: Path, *, title: str) -> None:
         )
     axes.set_yticks(places, [f"{row.what}, batch {row.batch}, {row.context:,}" for row in ours])
     axes.set_xscale("log")
-    axes.margins(x=0.15)
+    axes.margins(x=0.15, y=0.5 / (len(ours) + 1))
     axes.invert_yaxis()
     axes.set_xlabel("tokens per second")
     axes.set_title(title)
