@@ -47,7 +47,8 @@ class Machine:
         """For people."""
         if self.device.type != "cuda":
             return f"{self.device} (interpreter)"
-        return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
+        note = "" if self.runner.model.tuning.measured else ", tile sizes not measured on it"
+        return f"{self.device} ({torch.cuda.get_device_name(self.device)}{note})"
 
     @property
     def page_bytes(self) -> tuple[int, int]:
