@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gptoss_triton.attention_decode import LOG2_E
 from gptoss_triton.launch import Launch, power_of_two
 from gptoss_triton.pdl import release_next, wait_previous
 from gptoss_triton.quick import quick
@@ -138,7 +139,7 @@ def _attention_prefill(
         q, keys, values, pages, kv_head, kv_heads, query_position, peak, total, acc,
         begin, end, True, WINDOW, D, STAGES,
     )  # fmt: skip
-    sink = tl.load(sinks + head, mask=member < GROUP, other=0.0).to(tl.float32) * 1.4426950408889634
+    sink = tl.load(sinks + head, mask=member < GROUP, other=0.0).to(tl.float32) * LOG2_E
     higher = tl.maximum(peak, sink)
     shrink = tl.exp2(peak - higher)
     result = acc * (shrink / (total * shrink + tl.exp2(sink - higher)))[:, None]
@@ -186,7 +187,7 @@ def attention_prefill(
         table.shape[1],
         heads,
         kv_heads,
-        dim**-0.5 * 1.4426950408889634,
+        dim**-0.5 * LOG2_E.value,
         WINDOW=0 if window is None else window,
         GROUP=group,
         GROUP_PADDED=power_of_two(group),

@@ -107,6 +107,7 @@ def _multiply_source() -> str:
     return "{\n" + "\n".join(lines) + "\n}"
 
 
+UNIT = tl.constexpr(2.0**-14)  # of decoded weights, and so of their sums
 _LOAD = tl.constexpr(_load_source())
 _LOAD_OPERANDS = tl.constexpr(",".join(["=&r"] * 16 + ["l", "l", "r"]))
 _MULTIPLY = tl.constexpr(_multiply_source())
@@ -209,8 +210,8 @@ def _products(w, v):
     low_v, high_v = tl.split(v)  # (WARPS, lane column, panel, column)
     low = expand_code(byte >> 7, (byte >> 1) & 7) * low_v[:, None, :, :, None, :]
     high = expand_code(byte & 1, (byte >> 4) & 7) * high_v[:, None, :, :, None, :]
-    low = tl.sum(tl.sum(low, 5), 2).reshape(w.shape[0], 2) * 0.00006103515625  # 2^-14
-    high = tl.sum(tl.sum(high, 5), 2).reshape(w.shape[0], 2) * 0.00006103515625
+    low = tl.sum(tl.sum(low, 5), 2).reshape(w.shape[0], 2) * UNIT
+    high = tl.sum(tl.sum(high, 5), 2).reshape(w.shape[0], 2) * UNIT
     low0, low1 = tl.split(low)  # one panel for each of a row's four lanes
     high0, high1 = tl.split(high)
     return low0, low1, high0, high1
@@ -261,8 +262,8 @@ def _few(
     scales += expert * ((PANELS + 1) // 2 * ROWS_TOTAL)
     bias += expert * ROWS_TOTAL + strip * 16 + lane // 4
     once = (lane % 4 == 0) & (share == 0)
-    sum0 = tl.load(bias, mask=once, other=0.0).to(tl.float32) * 0.00006103515625  # 2^-14
-    sum1 = tl.load(bias + 8, mask=once, other=0.0).to(tl.float32) * 0.00006103515625
+    sum0 = tl.load(bias, mask=once, other=0.0).to(tl.float32) * UNIT
+    sum1 = tl.load(bias + 8, mask=once, other=0.0).to(tl.float32) * UNIT
     if not SWIGLU:
         gate = tl.load(gates + pair)
     waiting = ()

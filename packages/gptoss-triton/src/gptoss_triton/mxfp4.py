@@ -143,26 +143,18 @@ def interleave_gate_up(tensor: Tensor) -> Tensor:
 @triton.jit
 def panel_factors(words, ROWS: tl.constexpr, ASM: tl.constexpr):
     """Scale words (ROWS,) to factors of two panels for every byte: (ROWS / 16, 512) twice."""
+    low, high = words, words
     if ASM:
-        low = tl.inline_asm_elementwise(
-            asm=_LOW_FACTORS,
-            constraints="=r,r",
-            args=[words],
-            dtype=tl.int32,
-            is_pure=True,
-            pack=1,
-        )
-        high = tl.inline_asm_elementwise(
-            asm=_HIGH_FACTORS,
-            constraints="=r,r",
-            args=[words],
-            dtype=tl.int32,
-            is_pure=True,
-            pack=1,
-        )
-    else:
-        low, high = words, words
+        low, high = _factor_pairs(words, _LOW_FACTORS), _factor_pairs(words, _HIGH_FACTORS)
     return _spread(low, ROWS), _spread(high, ROWS)
+
+
+@triton.jit
+def _factor_pairs(words, SOURCE: tl.constexpr):
+    """One of the two programs above on every scale word."""
+    return tl.inline_asm_elementwise(
+        asm=SOURCE, constraints="=r,r", args=[words], dtype=tl.int32, is_pure=True, pack=1
+    )
 
 
 @triton.jit
